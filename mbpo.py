@@ -1,0 +1,923 @@
+"""Model-Based Policy Optimization (MBPO), whole in this file: SAC on transitions that a learned model imagines.
+
+MBPO (Janner et al. 2019) is sac.py plus an ensemble of probabilistic networks that predicts (state change, reward). The
+policy is replayed inside the model from real states, and 95 % of each SAC batch is such synthetic data. In OpenAI Gym
+this beats SAC by a lot; in the DeepMind Control Suite it falls below SAC, and ftfl.py shows why and what repairs it.
+
+    python mbpo.py --env-id dm_control/walker-walk-v0 --total-timesteps 50000
+
+In the shape comments `seeds` is --num-seeds: every network is a stack with one entry per seed, trained side by side.
+"""
+
+import copy
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+import tyro
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+
+# ------------------------------------------------------------------------------------------------ Args
+@dataclass
+class Args:
+    # The experiment
+    env_id: str = "dm_control/humanoid-stand-v0"
+    """the task: dm_control/DOMAIN-TASK-v0, or a Gymnasium MuJoCo id such as Hopper-v5"""
+    seed: int = 1
+    """the first seed"""
+    num_seeds: int = 1
+    """seeds trained side by side in this process: seed, seed + 1, ...; one run directory each"""
+    total_timesteps: int = 500_000
+    """environment steps per seed"""
+    full_observation: bool = False
+    """keep the contact forces and inertias that Ant-v5 and Humanoid-v5 observe by default"""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda or cuda:N"""
+    num_threads: int = 1
+    """CPU threads; two runs with one thread each do more than one run with two"""
+
+    # The agent
+    learning_starts: int = 10_000
+    """steps of uniformly random actions before the first update"""
+    utd_ratio: int = 20
+    """gradient updates per environment step (update-to-data ratio)"""
+    batch_size: int = 256
+    """transitions in the batch of one update"""
+    gamma: float = 0.99
+    """discount factor"""
+    tau: float = 0.005
+    """how far the target critics move towards the critics at each update"""
+    actor_lr: float = 3e-4
+    """Adam's learning rate for the actor"""
+    critic_lr: float = 3e-4
+    """Adam's learning rate for the critics"""
+    alpha_lr: float = 3e-4
+    """Adam's learning rate for the temperature"""
+    hidden_dim: int = 256
+    """width of the two hidden layers of actor and critics"""
+    target_entropy_scale: float = 0.5
+    """the target entropy is minus this times the number of action dimensions"""
+
+    # The model
+    ensemble_size: int = 7
+    """networks in the ensemble"""
+    num_elites: int = 5
+    """networks used for rollouts: those with the smallest holdout error"""
+    model_hidden_dim: int = 200
+    """width of the four hidden layers (Tuned FTFL: 400)"""
+    model_lr: float = 3e-4
+    """Adam's learning rate for the model"""
+    model_train_interval: int = 250
+    """environment steps between trainings of the model"""
+    model_train_steps: int = 5_000
+    """gradient steps per training of the model"""
+    model_batch_size: int = 256
+    """transitions per network in one gradient step of the model"""
+    learned_logvar_bounds: bool = False
+    """learn the bounds of the predicted log-variance (as PETS) instead of fixing them to [-10, 0.5]"""
+    fit_buffer: str = ""
+    """a buffer.npz: train only the model on it for --model-train-steps steps, log how well it fits and stop"""
+
+    # Synthetic data
+    real_ratio: float = 0.05
+    """share of real transitions in a batch; with 1 there is no model and this is sac.py"""
+    rollouts_per_step: int = 400
+    """imagined trajectories per environment step"""
+    rollout_schedule: str = "1:1:0:1"
+    """START:END:FROM:TO, rollout length: START until step FROM, then linearly to END at step TO"""
+    synthetic_buffer_size: int = 1_000_000
+    """imagined transitions kept; the oldest are overwritten"""
+
+    # Evaluation, logs and files
+    eval_interval: int = 5_000
+    """steps between evaluations"""
+    eval_episodes: int = 10
+    """episodes per evaluation, played with the mean action in environments of their own"""
+    log_interval: int = 100
+    """steps between logged losses"""
+    run_dir: str = "runs"
+    """folder that gets one folder per seed: {env}__{script}__{seed}__{time}"""
+    save_buffer: bool = False
+    """write all real transitions to buffer.npz in the run directory at the end"""
+    save_model: bool = False
+    """write the agent to agent.pt in the run directory at the end"""
+    capture_video: bool = False
+    """record one episode at each evaluation (needs MUJOCO_GL=egl, or osmesa without a GPU)"""
+    evaluate: str = ""
+    """an agent.pt: play --eval-episodes episodes with it, print their returns and stop"""
+
+
+def fail(message):
+    """Report a user's mistake in one line and exit with code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def check_args(args):
+    """Stop at the first flag that makes no sense, before anything is run or written."""
+    for name, value in vars(args).items():
+        flag = "--" + name.replace("_", "-")
+        if name in ("gamma", "tau", "real_ratio"):
+            if not 0 <= value <= 1:
+                fail(f"{flag} is a fraction and must lie in [0, 1], not {value}")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            at_least = 0 if name == "seed" else 1
+            if value < at_least:
+                fail(f"{flag} must be at least {at_least}, not {value}")
+        elif isinstance(value, float) and not 0 < value < math.inf:
+            fail(f"{flag} must be a positive number, not {value}")
+    if args.learning_starts > args.total_timesteps:
+        fail(f"--learning-starts {args.learning_starts} lies beyond --total-timesteps {args.total_timesteps}")
+    try:
+        torch.empty(0, device=resolve_device(args))
+    except (RuntimeError, AssertionError) as error:
+        fail(f"--device {args.device} can't be used here (try cpu): {str(error).splitlines()[0]}")
+
+
+def check_model_args(args):
+    """The same for the flags of the model."""
+    if args.num_elites > args.ensemble_size:
+        fail(f"--num-elites {args.num_elites} is more than --ensemble-size {args.ensemble_size}")
+    if args.learning_starts < 2 * HOLDOUT_BLOCK:
+        fail(f"--learning-starts must be at least {2 * HOLDOUT_BLOCK} for a model to be trained, not {args.learning_starts}")
+    if args.synthetic_buffer_size < args.rollouts_per_step:
+        fail(f"--synthetic-buffer-size {args.synthetic_buffer_size} is less than --rollouts-per-step {args.rollouts_per_step}")
+    try:
+        start, end, first, last = (int(part) for part in args.rollout_schedule.split(":"))
+    except ValueError:
+        fail(f"--rollout-schedule must be START:END:FROM:TO, four whole numbers, not {args.rollout_schedule!r}")
+    if start < 1 or end < 1 or first < 0 or last <= first:
+        fail(f"--rollout-schedule {args.rollout_schedule} needs lengths of at least 1 and steps 0 <= FROM < TO")
+
+
+def resolve_device(args):
+    """The torch device that --device names."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device)
+
+
+# ------------------------------------------------------------------------------------------------ Random numbers
+# One generator per seed and use, so that a seed draws the same numbers whoever trains beside it.
+AGENT_STREAM = 0
+EVAL_STREAM = 1
+MODEL_STREAM = 2
+HOLDOUT_STREAM = 3
+
+
+def make_rng(args, *stream, device="cpu"):
+    """One torch.Generator per seed; `stream` (whole numbers) keeps different uses of one seed apart."""
+    seeds = [np.random.SeedSequence([args.seed + k, *stream]).generate_state(1) for k in range(args.num_seeds)]
+    return [torch.Generator(device).manual_seed(int(seed.item())) for seed in seeds]
+
+
+def rand(rng, *shape):
+    """Uniform in [0, 1), (seeds, *shape)."""
+    return torch.stack([torch.rand(shape, generator=g, device=g.device) for g in rng])
+
+
+def randn(rng, *shape):
+    """Standard normal, (seeds, *shape)."""
+    return torch.stack([torch.randn(shape, generator=g, device=g.device) for g in rng])
+
+
+def randint(rng, high, *shape):
+    """Whole numbers in [0, high), (seeds, *shape)."""
+    return torch.stack([torch.randint(high, shape, generator=g, device=g.device) for g in rng])
+
+
+# ------------------------------------------------------------------------------------------------ Environment
+# MBPO-style work leaves contact forces and inertias out: Ant observes 27 numbers instead of 105, Humanoid 45 of 348.
+COMPACT_OBSERVATION = {
+    "Ant-v5": {"include_cfrc_ext_in_observation": False},
+    "Humanoid-v5": {
+        "include_cinert_in_observation": False,
+        "include_cvel_in_observation": False,
+        "include_qfrc_actuator_in_observation": False,
+        "include_cfrc_ext_in_observation": False,
+    },
+}
+
+
+def make_env(env_id, full_observation=False, video_dir=None, video_name=""):
+    """One environment with flat observations and actions in [-1, 1]; its return ends up in info["episode"]."""
+    kwargs = {} if full_observation else COMPACT_OBSERVATION.get(env_id, {})
+    env = gym.make(env_id, disable_env_checker=True, **kwargs, **({"render_mode": "rgb_array"} if video_dir else {}))
+    obs_space, act_space = env.observation_space, env.action_space
+    if not isinstance(act_space, gym.spaces.Box):
+        fail(f"--env-id {env_id} has the action space {act_space}, but SAC needs continuous actions (a Box)")
+    parts = obs_space.spaces.values() if isinstance(obs_space, gym.spaces.Dict) else [obs_space]
+    if not all(isinstance(part, gym.spaces.Box) and len(part.shape) < 3 and part.dtype != np.uint8 for part in parts):
+        fail(f"--env-id {env_id} observes pixels or discrete values, but these networks need vectors of numbers")
+    if video_dir:
+        env = gym.wrappers.RecordVideo(
+            env, str(video_dir), episode_trigger=lambda k: k == 0, name_prefix=video_name, disable_logger=True
+        )
+    if isinstance(obs_space, gym.spaces.Dict) or len(obs_space.shape) != 1:
+        env = gym.wrappers.FlattenObservation(env)
+    if np.abs([act_space.low, act_space.high]).max() < 1e6:  # dm_control/lqr has no real bounds: there, [-1, 1] it is
+        env = gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
+    if env.spec.max_episode_steps is None:  # DMC cuts its episodes itself, at 1000 steps at the latest, but for lqr
+        env = gym.wrappers.TimeLimit(env, 1000)
+    return gym.wrappers.RecordEpisodeStatistics(env)
+
+
+def make_envs(args, per_seed=1, video_dirs=None, video_name=""):
+    """A vector of `per_seed` environments for each seed (seed by seed), that reset themselves in the step that ends.
+
+    The observation of a reset is returned in place of the last one, which is in infos["final_obs"].
+    """
+    if sys.platform == "linux" and "DISPLAY" not in os.environ:  # a renderer that finds no display only prints warnings
+        os.environ.setdefault("MUJOCO_GL", "egl" if args.capture_video else "disable")
+    try:
+        import shimmy  # here, because dm_control picks its renderer when it is imported
+
+        gym.register_envs(shimmy)
+        dirs = video_dirs or [None] * args.num_seeds
+        fns = [partial(make_env, args.env_id, args.full_observation, d, video_name) for d in dirs]
+        fns = [fn for fn in fns for _ in range(per_seed)]
+        return gym.vector.SyncVectorEnv(fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if "OpenGL" in reason or "render" in reason or "EGL" in reason:
+            reason += " (it needs a renderer: set MUJOCO_GL to egl, or to osmesa without a GPU)"
+        fail(f"--env-id {args.env_id} can't be made: {reason}")
+
+
+# ------------------------------------------------------------------------------------------------ Networks
+class Linear(nn.Module):
+    """A stack of linear layers, one per seed and per entry of `stack`, in one batched matmul. Initialized as nn.Linear."""
+
+    def __init__(self, rng, in_dim, out_dim, *stack):
+        super().__init__()
+        bound = in_dim**-0.5
+        self.weight = nn.Parameter((2 * rand(rng, *stack, in_dim, out_dim) - 1) * bound)  # (seeds, *stack, in, out)
+        self.bias = nn.Parameter((2 * rand(rng, *stack, 1, out_dim) - 1) * bound)  # (seeds, *stack, 1, out)
+
+    def forward(self, x):
+        return x @ self.weight + self.bias  # (seeds, *stack, batch, out)
+
+
+LOG_STD_MIN, LOG_STD_MAX = -10, 2
+
+
+class Actor(nn.Module):
+    """A Gaussian squashed by tanh, pi(a|s): one per seed."""
+
+    def __init__(self, rng, obs_dim, act_dim, hidden_dim):
+        super().__init__()
+        self.net = nn.Sequential(
+            Linear(rng, obs_dim, hidden_dim),
+            nn.ReLU(),
+            Linear(rng, hidden_dim, hidden_dim),
+            nn.ReLU(),
+            Linear(rng, hidden_dim, 2 * act_dim),
+        )
+
+    def forward(self, obs):
+        """obs (seeds, batch, obs) -> mean and log std before the tanh, (seeds, batch, act) each."""
+        mean, log_std = self.net(obs).chunk(2, -1)
+        log_std = LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (torch.tanh(log_std) + 1)
+        return mean, log_std
+
+    def sample(self, obs, noise):
+        """The action for standard normal `noise` (seeds, batch, act), in [-1, 1], and its log-probability (seeds, batch).
+
+        Noise 0 gives the mean action.
+        """
+        mean, log_std = self(obs)
+        u = mean + log_std.exp() * noise
+        return torch.tanh(u), tanh_gaussian_log_prob(u, noise, log_std)
+
+
+def tanh_gaussian_log_prob(u, noise, log_std):
+    """log pi(tanh(u)) for u = mean + exp(log_std) * noise, summed over the last dimension.
+
+    Change of variables: log N(u) - log |d tanh(u) / du|. The derivative 1 - tanh(u)^2 rounds to 0 from |u| = 9 on; its
+    logarithm as 2 (log 2 - u - softplus(-2u)) is exact for any u (Haarnoja et al. 2018, appendix C, in a stable form).
+    """
+    log_normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
+    log_derivative = 2 * (math.log(2) - u - F.softplus(-2 * u))
+    return (log_normal - log_derivative).sum(-1)
+
+
+class Critics(nn.Module):
+    """The twin critics Q1 and Q2, as a stack of two per seed."""
+
+    def __init__(self, rng, obs_dim, act_dim, hidden_dim):
+        super().__init__()
+        self.net = nn.Sequential(
+            Linear(rng, obs_dim + act_dim, hidden_dim, 2),
+            nn.ReLU(),
+            Linear(rng, hidden_dim, hidden_dim, 2),
+            nn.ReLU(),
+            Linear(rng, hidden_dim, 1, 2),
+        )
+
+    def forward(self, obs, actions):
+        """obs (seeds, batch, obs), actions (seeds, batch, act) -> Q1 and Q2, (seeds, 2, batch)."""
+        x = torch.cat([obs, actions], -1).unsqueeze(1)  # (seeds, 1, batch, obs + act): both critics see the same rows
+        return self.net(x).squeeze(-1)
+
+
+# ------------------------------------------------------------------------------------------------ Buffer
+class Batch(NamedTuple):
+    """Transitions. Leading dimensions (seeds, ..., batch); `terminations` is 1 for a true terminal state, else 0."""
+
+    obs: torch.Tensor  # (..., obs)
+    actions: torch.Tensor  # (..., act)
+    rewards: torch.Tensor  # (...)
+    next_obs: torch.Tensor  # (..., obs)
+    terminations: torch.Tensor  # (...)
+
+
+class ReplayBuffer:
+    """A ring of transitions per seed. All seeds store equally many rows, so they share one position."""
+
+    def __init__(self, num_seeds, capacity, obs_dim, act_dim, device):
+        shapes = Batch((obs_dim,), (act_dim,), (), (obs_dim,), ())
+        self.data = Batch(*(torch.zeros(num_seeds, capacity, *shape, device=device) for shape in shapes))
+        self.seeds = torch.arange(num_seeds, device=device)
+        self.capacity, self.pos, self.size = capacity, 0, 0
+
+    def add(self, batch):
+        """Store a Batch of (seeds, rows, ...), over the oldest rows if the buffer is full."""
+        num_rows = batch.rewards.shape[1]
+        rows = torch.arange(self.pos, self.pos + num_rows, device=self.seeds.device) % self.capacity
+        for stored, new in zip(self.data, batch):
+            stored[:, rows] = new
+        self.pos = (self.pos + num_rows) % self.capacity
+        self.size = min(self.size + num_rows, self.capacity)
+
+    def sample(self, rows):
+        """The Batch at `rows` (seeds, ...): row numbers for each seed in its own buffer."""
+        seeds = self.seeds.view(-1, *[1] * (rows.dim() - 1))
+        return Batch(*(stored[seeds, rows] for stored in self.data))
+
+
+# ------------------------------------------------------------------------------------------------ Model
+HOLDOUT_BLOCK = 5  # one row in five, 20 %, is held out
+WEIGHT_DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)  # per layer, on weights only
+STD_FLOOR = 1e-4  # a (nearly) constant dimension keeps its unit: divided by its std, it would blow up once it moves
+
+
+class Ensemble(nn.Module):
+    """Networks that each predict a Gaussian over (state change, reward) from (state, action): a stack per seed.
+
+    Inputs are normalized. Targets are in the environment's units.
+    """
+
+    def __init__(self, rng, obs_dim, act_dim, args):
+        super().__init__()
+        size, width, in_dim, out_dim = args.ensemble_size, args.model_hidden_dim, obs_dim + act_dim, obs_dim + 1
+        dims = [in_dim, width, width, width, width, 2 * out_dim]
+        self.layers = nn.ModuleList(Linear(rng, *dims[i : i + 2], size) for i in range(5))
+        num_seeds, device = len(rng), rng[0].device
+        bounds, self.learned_logvar_bounds = torch.ones(num_seeds, 1, 1, out_dim, device=device), args.learned_logvar_bounds
+        self.max_logvar = nn.Parameter(0.5 * bounds, requires_grad=args.learned_logvar_bounds)
+        self.min_logvar = nn.Parameter(-10 * bounds, requires_grad=args.learned_logvar_bounds)
+        self.register_buffer("input_mean", torch.zeros(num_seeds, 1, 1, in_dim, device=device))
+        self.register_buffer("input_std", torch.ones(num_seeds, 1, 1, in_dim, device=device))
+        self.target_std = 1.0  # what one unit of a target is in the environment's units
+        elites = torch.arange(args.num_elites, device=device).repeat(num_seeds, 1)  # (seeds, elites)
+        self.register_buffer("elites", elites)
+        groups = [{"params": l.weight, "weight_decay": decay} for l, decay in zip(self.layers, WEIGHT_DECAY)]
+        groups += [{"params": [l.bias for l in self.layers]}]
+        if self.learned_logvar_bounds:
+            groups += [{"params": [self.max_logvar, self.min_logvar]}]
+        self.optimizer = torch.optim.Adam(groups, lr=args.model_lr, fused=True)
+
+    def forward(self, obs, actions):
+        """obs (seeds, networks or 1, batch, obs), actions likewise -> mean and log-variance of the targets,
+        (seeds, networks, batch, obs + 1)."""
+        x = (torch.cat([obs, actions], -1) - self.input_mean) / self.input_std
+        for layer in self.layers[:-1]:
+            x = F.silu(layer(x))
+        mean, logvar = self.layers[-1](x).chunk(2, -1)
+        logvar = self.max_logvar - F.softplus(self.max_logvar - logvar)  # bounds as soft as the exponential is hard
+        logvar = self.min_logvar + F.softplus(logvar - self.min_logvar)
+        return mean, logvar
+
+    def targets(self, batch):
+        """What the networks are trained on, (..., obs + 1): the state change s' - s, and the reward last."""
+        return torch.cat([batch.next_obs - batch.obs, batch.rewards.unsqueeze(-1)], -1)
+
+    def to_transition(self, obs, targets):
+        """The inverse of `targets`: next states (..., obs) and rewards (...), in the environment's units."""
+        return obs + targets[..., :-1], targets[..., -1]
+
+    def update_normalizer(self, batch):
+        """Statistics of the training rows, a Batch of (seeds, 1, rows, ...), for the training that follows."""
+        self.input_mean, self.input_std = mean_and_std(torch.cat([batch.obs, batch.actions], -1))
+
+    def sample(self, obs, actions, rng):
+        """One imagined step from (seeds, batch, ...): each row by a random elite, drawn from its Gaussian, not its mean."""
+        obs, actions = obs.unsqueeze(1), actions.unsqueeze(1)  # (seeds, 1, batch, ...)
+        mean, logvar = self(obs, actions)  # (seeds, networks, batch, obs + 1)
+        elites = self.elites.gather(1, randint(rng, self.elites.shape[1], obs.shape[2]))  # (seeds, batch)
+        mean, logvar = (torch.take_along_dim(x, elites[:, None, :, None], 1) for x in (mean, logvar))
+        targets = mean + (0.5 * logvar).exp() * randn(rng, *mean.shape[1:])  # (seeds, 1, batch, obs + 1)
+        next_obs, rewards = self.to_transition(obs, targets)
+        return next_obs.squeeze(1), rewards.squeeze(1)
+
+
+def mean_and_std(x):
+    """Mean and std over the rows of x (seeds, 1, rows, dims), (seeds, 1, 1, dims) each; std 1 where it is almost 0."""
+    std, mean = torch.std_mean(x, 2, keepdim=True)
+    return mean, torch.where(std < STD_FLOOR, 1.0, std)
+
+
+def draw_holdout(rng, capacity):
+    """Which rows of a buffer are held out, (seeds, capacity) bool: one at random in each block of five.
+
+    Drawn once and for life. A holdout drawn anew would hold rows that the warm-started networks have trained on.
+    """
+    return F.one_hot(randint(rng, HOLDOUT_BLOCK, -(-capacity // HOLDOUT_BLOCK)), HOLDOUT_BLOCK).flatten(1).bool()
+
+
+def split_rows(holdout, size):
+    """Row numbers for training (seeds, rows) and held out (seeds, rows), of the full blocks among the first `size`."""
+    holdout = holdout[:, : size // HOLDOUT_BLOCK * HOLDOUT_BLOCK]
+    return [mask.nonzero()[:, 1].view(len(holdout), -1) for mask in (~holdout, holdout)]
+
+
+def train_model(model, buffer, train_rows, num_steps, batch_size, rng):
+    """Gradient steps on the Gaussian negative log-likelihood, each network on its own rows (seeds, networks, rows).
+
+    Returns what to log, of the last step, (seeds,) each.
+    """
+    _, num_networks, num_rows = train_rows.shape
+    for _ in tqdm(range(num_steps), desc="model", unit="batch", leave=False, delay=2):
+        picks = randint(rng, num_rows, num_networks, batch_size)
+        batch = buffer.sample(torch.take_along_dim(train_rows, picks, -1))  # (seeds, networks, batch, ...)
+        mean, logvar = model(batch.obs, batch.actions)
+        mse_loss = ((mean - model.targets(batch)).square() * (-logvar).exp()).mean((2, 3))  # (seeds, networks)
+        variance_loss = logvar.mean((2, 3))
+        loss = (mse_loss + variance_loss).sum()
+        if model.learned_logvar_bounds:
+            loss = loss + 0.01 * (model.max_logvar - model.min_logvar).sum()
+        model.optimizer.zero_grad()
+        loss.backward()
+        model.optimizer.step()
+    logs = {"model/nll": mse_loss + variance_loss, "model/mse_loss": mse_loss, "model/variance_loss": variance_loss}
+    return {tag: values.detach().mean(1) for tag, values in logs.items()}
+
+
+def bootstrap_rows(train_rows, num_networks, rng):
+    """For each network its own draw, with replacement, of as many training rows: (seeds, networks, rows)."""
+    picks = randint(rng, train_rows.shape[1], num_networks, train_rows.shape[1])
+    return torch.take_along_dim(train_rows.unsqueeze(1), picks, -1)
+
+
+@torch.no_grad()
+def evaluate_model(model, buffer, holdout_rows):
+    """Choose the elites by holdout error. Returns what to log, (seeds,) each.
+
+    The error that ranks is in the units trained in: in the environment's, the dimension with the largest numbers would
+    decide alone. Everything else is in the environment's units, so that it compares across target choices; R2 is
+    1 - (mean squared error of an elite) / (variance), that of next states relative to the one-step change s' - s.
+    """
+    rows = holdout_rows[:, :: -(-holdout_rows.shape[1] // 5_000)]  # at most 5,000, evenly spread
+    batch = buffer.sample(rows.unsqueeze(1))  # (seeds, 1, rows, ...)
+    mean, logvar = model(batch.obs, batch.actions)
+    holdout_mse = (mean - model.targets(batch)).square().mean((2, 3))  # (seeds, networks)
+    model.elites = holdout_mse.argsort(1)[:, : model.elites.shape[1]]
+
+    mean, logvar = (torch.take_along_dim(x, model.elites[:, :, None, None], 1) for x in (mean, logvar))
+    next_obs, rewards = model.to_transition(batch.obs, mean)  # (seeds, elites, rows, ...)
+    obs_error = (next_obs - batch.next_obs).square().mean((1, 2))  # (seeds, obs)
+    obs_var = (batch.next_obs - batch.obs).var(2).squeeze(1)
+    moving = obs_var > STD_FLOOR**2
+    reward_error = (rewards - batch.rewards).square().mean((1, 2))  # (seeds,)
+    reward_var = batch.rewards.var(2).squeeze(1)
+    return {
+        "model/holdout_mse": holdout_mse.mean(1),
+        "model/predicted_std": ((0.5 * logvar).exp() * model.target_std).mean((1, 2, 3)),
+        "model/reward_r2": torch.where(reward_var > STD_FLOOR**2, 1 - reward_error / reward_var, torch.nan),
+        "model/next_state_r2": torch.where(moving, 1 - obs_error / obs_var, torch.nan).nanmean(1),
+        "rewards/real": batch.rewards.mean((1, 2)),
+        "rewards/synthetic": rewards.mean((1, 2)),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ Rollouts
+def termination_rule(env_id):
+    """A function from next states (..., obs) to bool (...), True where the task ends. Add a rule here for a new task."""
+    healthy = {
+        "InvertedPendulum": lambda s: s[..., 1].abs() <= 0.2,
+        # The tip of two poles of length 0.6 must be above 1; s[1:5] are sin and cos of both joint angles
+        "InvertedDoublePendulum": lambda s: 0.6 * (s[..., 3] + s[..., 3] * s[..., 4] - s[..., 1] * s[..., 2]) > 1,
+        "Hopper": lambda s: (s[..., 0] > 0.7) & (s[..., 1].abs() < 0.2) & (s[..., 1:].abs() < 100).all(-1),
+        "Walker2d": lambda s: (s[..., 0] > 0.8) & (s[..., 0] < 2) & (s[..., 1].abs() < 1),
+        "Ant": lambda s: (s[..., 0] >= 0.2) & (s[..., 0] <= 1),
+        "Humanoid": lambda s: (s[..., 0] > 1) & (s[..., 0] < 2),
+        "dm_control/lqr-lqr_2_1": lambda s: s.norm(dim=-1) >= 1e-6,
+        "dm_control/lqr-lqr_6_2": lambda s: s.norm(dim=-1) >= 1e-6,
+    }
+    task = env_id.rsplit("-v", 1)[0]
+    never = task in ("HalfCheetah", "HumanoidStandup", "Pusher", "Reacher", "Swimmer")
+    # Of DMC's tasks, those of the suite (named domain-task) and of manipulation (in lower case) run to the time limit.
+    never |= task.startswith("dm_control/") and ("-" in task or task.islower())
+    if task not in healthy and not never:
+        fail(f"--env-id {env_id}: when does an imagined state end the task? Add a rule to termination_rule in {__file__}")
+    rule = healthy.get(task, lambda s: torch.ones_like(s[..., 0], dtype=torch.bool))
+    return lambda s: ~(rule(s) & torch.isfinite(s).all(-1))
+
+
+def rollout_length(schedule, step):
+    """The rollout length at `step` on the line START:END:FROM:TO, rounded down."""
+    start, end, first, last = (int(part) for part in schedule.split(":"))
+    progress = min(max((step - first) / (last - first), 0), 1)
+    return int(start + progress * (end - start))
+
+
+@torch.no_grad()
+def imagine(agent, model, buffer, synthetic_buffer, is_terminal, length, num_rollouts, rng):
+    """Replay the policy inside the model from real states; every imagined step goes into `synthetic_buffer`.
+
+    A trajectory that reaches a terminal state starts again from another real state, so none goes on past its end and
+    every seed stores equally many rows.
+    """
+    obs = buffer.sample(randint(rng, buffer.size, num_rollouts)).obs  # (seeds, rollouts, obs)
+    for _ in range(length):
+        actions, _ = agent.actor.sample(obs, randn(rng, num_rollouts, buffer.data.actions.shape[-1]))
+        next_obs, rewards = model.sample(obs, actions, rng)
+        terminals = is_terminal(next_obs)
+        synthetic_buffer.add(Batch(obs, actions, rewards, next_obs, terminals.float()))
+        if length > 1:
+            fresh_obs = buffer.sample(randint(rng, buffer.size, num_rollouts)).obs
+            obs = torch.where(terminals.unsqueeze(-1), fresh_obs, next_obs)
+
+
+# ------------------------------------------------------------------------------------------------ Updates
+class SAC(nn.Module):
+    """Actor, twin critics, their targets and the temperature of every seed, and one update of all of them."""
+
+    def __init__(self, rng, obs_dim, act_dim, args):
+        super().__init__()
+        self.gamma, self.tau = args.gamma, args.tau
+        self.target_entropy = -args.target_entropy_scale * act_dim
+        self.actor = Actor(rng, obs_dim, act_dim, args.hidden_dim)
+        self.qf = Critics(rng, obs_dim, act_dim, args.hidden_dim)
+        self.qf_target = copy.deepcopy(self.qf).requires_grad_(False)
+        self.log_alpha = nn.Parameter(torch.zeros(len(rng), 1, device=rng[0].device))  # (seeds, 1)
+        # Adam works number by number, so one optimizer over the stack is one independent optimizer per seed.
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=args.actor_lr, fused=True)
+        self.q_optimizer = torch.optim.Adam(self.qf.parameters(), lr=args.critic_lr, fused=True)
+        self.a_optimizer = torch.optim.Adam([self.log_alpha], lr=args.alpha_lr, fused=True)
+
+    @torch.no_grad()
+    def q_target(self, batch, noise):
+        """y = r + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha log pi(a'|s')), a' ~ pi(.|s'). (seeds, batch)
+
+        A time limit is no terminal state, so the sum goes on through it.
+        """
+        next_actions, next_log_probs = self.actor.sample(batch.next_obs, noise)
+        next_q = self.qf_target(batch.next_obs, next_actions).min(1).values - self.log_alpha.exp() * next_log_probs
+        return batch.rewards + self.gamma * (1 - batch.terminations) * next_q
+
+    def update(self, batch, noise):
+        """One gradient step of critics, actor and temperature, then of the target critics.
+
+        batch: a Batch of (seeds, batch, ...). noise: standard normal, (seeds, 2, batch, act), for the next and the
+        current action. Losses are means over the batch and sums over the seeds, so each seed's gradient is its own.
+        Returns what to log, (seeds,) each.
+        """
+        target = self.q_target(batch, noise[:, 0])
+        q_values = self.qf(batch.obs, batch.actions)  # (seeds, 2, batch)
+        qf_loss = (q_values - target.unsqueeze(1)).square().mean(-1)  # (seeds, 2)
+        self.q_optimizer.zero_grad()
+        qf_loss.sum().backward()
+        self.q_optimizer.step()
+
+        alpha = self.log_alpha.exp()  # (seeds, 1)
+        actions, log_probs = self.actor.sample(batch.obs, noise[:, 1])
+        min_q = self.qf(batch.obs, actions).min(1).values
+        actor_loss = (alpha.detach() * log_probs - min_q).mean(-1)  # (seeds,)
+        self.actor_optimizer.zero_grad()
+        actor_loss.sum().backward(inputs=list(self.actor.parameters()))  # no gradients for the critics' own weights
+        self.actor_optimizer.step()
+
+        # Some code multiplies by log alpha here; we use alpha itself, the gradient of the dual (Haarnoja et al. 2018).
+        alpha_loss = (-alpha * (log_probs.detach() + self.target_entropy)).mean(-1)  # (seeds,)
+        self.a_optimizer.zero_grad()
+        alpha_loss.sum().backward()
+        self.a_optimizer.step()
+
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.qf_target.parameters()), list(self.qf.parameters()), self.tau)
+        return {
+            "losses/qf1_values": q_values[:, 0].mean(-1).detach(),
+            "losses/qf2_values": q_values[:, 1].mean(-1).detach(),
+            "losses/qf_loss": qf_loss.mean(-1).detach(),
+            "losses/actor_loss": actor_loss.detach(),
+            "losses/alpha": alpha.squeeze(-1).detach(),
+            "losses/alpha_loss": alpha_loss.detach(),
+        }
+
+
+# ------------------------------------------------------------------------------------------------ Evaluation
+@torch.no_grad()
+def play_episodes(agent, envs, args, step, rng=None):
+    """One episode in every environment, with the mean action, or with sampled actions if `rng` is given.
+
+    Its starting states depend on seed and step alone. Returns float64 arrays (time, seeds, episodes): `rewards`,
+    `log_probs`, `q_values` (the smaller critic's), `terminations`, and `alive`, which is 0 after an episode's end.
+    """
+    device, episodes = agent.log_alpha.device, envs.num_envs // args.num_seeds
+    seeds = [np.random.SeedSequence([args.seed + k, step]).generate_state(episodes) for k in range(args.num_seeds)]
+    obs, _ = envs.reset(seed=[int(seed) for seed in np.concatenate(seeds)])
+    alive, history = np.ones(envs.num_envs), []
+    while alive.any():
+        obs = torch.as_tensor(obs, dtype=torch.float32, device=device).view(args.num_seeds, episodes, -1)
+        act_dim = envs.single_action_space.shape[0]
+        noise = randn(rng, episodes, act_dim) if rng else torch.zeros(*obs.shape[:2], act_dim, device=device)
+        actions, log_probs = agent.actor.sample(obs, noise)
+        q_values = agent.qf(obs, actions).min(1).values
+        obs, rewards, terminations, truncations, _ = envs.step(actions.flatten(0, 1).cpu().numpy())
+        log_probs, q_values = (x.flatten().cpu().double().numpy() for x in (log_probs, q_values))
+        history.append((rewards * alive, log_probs * alive, q_values * alive, terminations * alive, alive))
+        alive = alive * ~(terminations | truncations)
+    names = ("rewards", "log_probs", "q_values", "terminations", "alive")
+    stacked = np.array(history).reshape(len(history), 5, args.num_seeds, episodes)
+    return {name: stacked[:, i] for i, name in enumerate(names)}
+
+
+def critic_bias(episodes, gamma, alpha):
+    """Mean of Q(s, a) minus the discounted soft return obtained from (s, a) on, (seeds,).
+
+    G_t = r_t + gamma (G_{t+1} - alpha log pi(a_{t+1}|s_{t+1})), and 0 after a terminal state. A time limit cuts this sum,
+    so states from which the cut weighs more than gamma^steps = 1 % are left out. nan where no state remains.
+    episodes: what play_episodes returns for sampled actions. alpha: (seeds,).
+    """
+    rewards, log_probs, alive = episodes["rewards"], episodes["log_probs"], episodes["alive"]
+    soft_return = np.zeros_like(rewards)  # (time, seeds, episodes)
+    following = np.zeros_like(rewards[0])
+    for t in reversed(range(len(rewards))):
+        soft_return[t] = rewards[t] + gamma * following
+        following = (soft_return[t] - alpha[:, None] * log_probs[t]) * alive[t]
+    steps_left = np.cumsum(alive[::-1], 0)[::-1]
+    terminated = episodes["terminations"].any(0)
+    counted = (alive > 0) & (terminated | (gamma**steps_left <= 0.01))
+    error = ((episodes["q_values"] - soft_return) * counted).sum((0, 2))
+    return np.where(counted.any((0, 2)), error / np.maximum(counted.sum((0, 2)), 1), np.nan)
+
+
+def evaluate(agent, envs, args, step):
+    """Returns of the mean action, and the critics' bias along episodes with sampled actions; (seeds,) each."""
+    episodes = play_episodes(agent, envs, args, step)
+    sampled = play_episodes(agent, envs, args, step, rng=make_rng(args, EVAL_STREAM, step, device=agent.log_alpha.device))
+    alpha = agent.log_alpha.detach().exp().squeeze(-1).cpu().double().numpy()
+    return {
+        "eval/episodic_return": episodes["rewards"].sum(0).mean(-1),
+        "eval/episodic_length": episodes["alive"].sum(0).mean(-1),
+        "critic/bias": critic_bias(sampled, args.gamma, alpha),
+    }
+
+
+def record_video(agent, args, run_dirs, step):
+    """One episode per seed with the mean action, filmed into the run directories."""
+    video_dirs = [run_dir / "videos" for run_dir in run_dirs]
+    envs = make_envs(args, video_dirs=video_dirs, video_name=f"step-{step}")
+    try:
+        play_episodes(agent, envs, args, step)
+        envs.close()
+    except Exception as error:
+        fail(f"--capture-video can't render (set MUJOCO_GL to egl, or to osmesa without a GPU): {error}")
+
+
+# ------------------------------------------------------------------------------------------------ Files and logs
+def make_run_dirs(args):
+    """A new folder per seed under --run-dir, with the flags in args.json."""
+    script, run_dirs = Path(__file__).stem, []
+    for seed in range(args.seed, args.seed + args.num_seeds):
+        name = f"{args.env_id.replace('/', '-')}__{script}__{seed}__{int(time.time())}"
+        try:
+            while (run_dir := Path(args.run_dir) / name).exists():
+                name += "+"
+            run_dir.mkdir(parents=True)
+            flags = asdict(args) | {"script": script, "seed": seed}
+            (run_dir / "args.json").write_text(json.dumps(flags, indent=2) + "\n")
+        except OSError as error:
+            fail(f"--run-dir {args.run_dir} can't be written to: {error}")
+        run_dirs.append(run_dir)
+    return run_dirs
+
+
+def make_writer(run_dir):
+    """A TensorBoard writer that has the flags as text."""
+    writer = SummaryWriter(str(run_dir))
+    flags = json.loads((run_dir / "args.json").read_text())
+    table = "\n".join(f"|{name}|{value}|" for name, value in flags.items())
+    writer.add_text("hyperparameters", f"|flag|value|\n|-|-|\n{table}")
+    return writer
+
+
+def log(writers, scalars, step):
+    """Write {tag: (seeds,) values} to each seed's writer; nan is left out."""
+    for tag, values in scalars.items():
+        for writer, value in zip(writers, torch.as_tensor(values).tolist()):
+            if not math.isnan(value):
+                writer.add_scalar(tag, value, step)
+
+
+def save_buffer(buffer, args, run_dirs):
+    """Write each seed's real transitions to buffer.npz, oldest first."""
+    for k, run_dir in enumerate(run_dirs):
+        arrays = {name: x[k, : buffer.size].cpu().numpy() for name, x in buffer.data._asdict().items()}
+        np.savez(run_dir / "buffer.npz", env_id=args.env_id, **arrays)
+
+
+def save_agent(agent, args, run_dirs):
+    """Write each seed's agent, alone in its stack, to agent.pt."""
+    for k, run_dir in enumerate(run_dirs):
+        flags = {name: getattr(args, name) for name in ("env_id", "hidden_dim", "full_observation")}
+        state = {name: x[k : k + 1].cpu().clone() for name, x in agent.state_dict().items()}
+        torch.save({**flags, "agent": state}, run_dir / "agent.pt")
+
+
+def evaluate_file(args):
+    """--evaluate: play episodes with a saved agent in the task it was trained on; print a table of their returns."""
+    device = resolve_device(args)
+    try:
+        saved = torch.load(args.evaluate, map_location=device, weights_only=True)
+        args.env_id, args.hidden_dim = saved["env_id"], saved["hidden_dim"]
+        args.full_observation, args.num_seeds = saved["full_observation"], 1
+        state = saved["agent"]
+    except Exception as error:
+        fail(f"--evaluate {args.evaluate} is no agent.pt written by --save-model: {type(error).__name__}")
+    envs = make_envs(args, per_seed=args.eval_episodes)
+    obs_dim, act_dim = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
+    agent = SAC(make_rng(args, AGENT_STREAM, device=device), obs_dim, act_dim, args)
+    try:
+        agent.load_state_dict(state)
+    except RuntimeError:
+        fail(f"--evaluate {args.evaluate} holds networks of another shape than {args.env_id} needs")
+    if args.capture_video:
+        record_video(agent, args, [Path(args.evaluate).parent], 0)
+    episodes = play_episodes(agent, envs, args, 0)
+    envs.close()
+    returns, lengths = episodes["rewards"].sum(0)[0], episodes["alive"].sum(0)[0]
+    print(f"{args.env_id}, mean action, seed {args.seed}\nepisode      return  length")
+    for k, (episodic_return, length) in enumerate(zip(returns, lengths), 1):
+        print(f"{k:7d}  {episodic_return:10.2f}  {int(length):6d}")
+    print(f"   mean  {returns.mean():10.2f}  {lengths.mean():6.0f}\n    std  {returns.std():10.2f}  {lengths.std():6.0f}")
+
+
+def load_buffer(args, device):
+    """A ReplayBuffer with the transitions of --fit-buffer for each seed; sets --env-id to their task."""
+    try:
+        with np.load(args.fit_buffer, allow_pickle=False) as file:
+            batch = Batch(*(torch.as_tensor(file[name], dtype=torch.float32, device=device) for name in Batch._fields))
+            args.env_id = str(file["env_id"])
+        rows = batch.rewards.shape[0]
+        if rows < 2 * HOLDOUT_BLOCK or batch.next_obs.shape != batch.obs.shape or batch.actions.shape[:-1] != (rows,):
+            raise ValueError
+        buffer = ReplayBuffer(args.num_seeds, rows, batch.obs.shape[1], batch.actions.shape[1], device)
+        buffer.add(Batch(*(x.expand(args.num_seeds, *x.shape) for x in batch)))
+    except Exception as error:
+        fail(f"--fit-buffer {args.fit_buffer} is no buffer.npz written by --save-buffer: {type(error).__name__}")
+    return buffer
+
+
+def fit_saved_buffer(args):
+    """--fit-buffer: the model study without an agent. Returns the run directories, one per seed."""
+    device = resolve_device(args)
+    buffer = load_buffer(args, device)
+    rng = make_rng(args, MODEL_STREAM, device=device)
+    model = Ensemble(rng, buffer.data.obs.shape[-1], buffer.data.actions.shape[-1], args)
+    holdout = draw_holdout(make_rng(args, HOLDOUT_STREAM), buffer.capacity).to(device)
+    run_dirs = make_run_dirs(args)
+    writers = [make_writer(run_dir) for run_dir in run_dirs]
+
+    train_rows, holdout_rows = split_rows(holdout, buffer.size)
+    model.update_normalizer(buffer.sample(train_rows.unsqueeze(1)))
+    train_rows = bootstrap_rows(train_rows, args.ensemble_size, rng)
+    progress = tqdm(total=args.model_train_steps, desc=f"{Path(__file__).stem} model {args.env_id}", unit="batch")
+    while progress.n < args.model_train_steps:
+        num_steps = min(args.log_interval, args.model_train_steps - progress.n)
+        logs = train_model(model, buffer, train_rows, num_steps, args.model_batch_size, rng)
+        logs |= evaluate_model(model, buffer, holdout_rows)
+        progress.update(num_steps)
+        log(writers, logs, progress.n)
+    progress.close()
+    for tag, values in logs.items():
+        print(f"{tag:24s}" + "".join(f"{value:12.4f}" for value in values.tolist()))
+    for writer in writers:
+        writer.close()
+    return run_dirs
+
+
+# ------------------------------------------------------------------------------------------------ Main
+def main(args):
+    """Train. Returns the run directories, one per seed."""
+    check_args(args)
+    check_model_args(args)
+    torch.set_num_threads(args.num_threads)
+    if args.evaluate:
+        return evaluate_file(args)
+    if args.fit_buffer:
+        return fit_saved_buffer(args)
+    device = resolve_device(args)
+    rng = make_rng(args, AGENT_STREAM, device=device)
+    envs, eval_envs = make_envs(args), make_envs(args, per_seed=args.eval_episodes)
+    obs_dim, act_dim = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
+    agent = SAC(rng, obs_dim, act_dim, args)
+    buffer = ReplayBuffer(args.num_seeds, args.total_timesteps, obs_dim, act_dim, device)
+    use_model, num_real = args.real_ratio < 1, round(args.real_ratio * args.batch_size)
+    if use_model:
+        is_terminal = termination_rule(args.env_id)
+        model_rng = make_rng(args, MODEL_STREAM, device=device)
+        model = Ensemble(model_rng, obs_dim, act_dim, args)
+        holdout = draw_holdout(make_rng(args, HOLDOUT_STREAM), buffer.capacity).to(device)
+        synthetic_buffer = ReplayBuffer(args.num_seeds, args.synthetic_buffer_size, obs_dim, act_dim, device)
+    run_dirs = make_run_dirs(args)
+    writers = [make_writer(run_dir) for run_dir in run_dirs]
+
+    def to_tensor(x):  # (seeds, ...) -> (seeds, 1, ...): one row for each seed
+        return torch.as_tensor(x, dtype=torch.float32, device=device).unsqueeze(1)
+
+    start_time = time.time()
+    progress = tqdm(total=args.total_timesteps, desc=f"{Path(__file__).stem} {args.env_id}", unit="step", smoothing=0.05)
+    obs, _ = envs.reset(seed=[args.seed + k for k in range(args.num_seeds)])
+    for step in range(1, args.total_timesteps + 1):
+        # Act: a sample of the policy, after some random steps
+        if step <= args.learning_starts:
+            actions = 2 * rand(rng, 1, act_dim) - 1  # (seeds, 1, act)
+        else:
+            with torch.no_grad():
+                actions, _ = agent.actor.sample(to_tensor(obs), randn(rng, 1, act_dim))
+
+        # Step and store; where an episode ended, `next_obs` is already the first one of the next episode
+        next_obs, rewards, terminations, truncations, infos = envs.step(actions.squeeze(1).cpu().numpy())
+        true_next_obs = next_obs.copy()
+        for k in np.flatnonzero(terminations | truncations):
+            true_next_obs[k] = infos["final_obs"][k]
+            episode = infos["final_info"]["episode"]
+            writers[k].add_scalar("charts/episodic_return", episode["r"][k], step)
+            writers[k].add_scalar("charts/episodic_length", episode["l"][k], step)
+            progress.set_postfix_str(f"return {episode['r'][k]:.1f}", refresh=False)
+        buffer.add(
+            Batch(to_tensor(obs), actions, to_tensor(rewards), to_tensor(true_next_obs), to_tensor(terminations))
+        )
+        obs = next_obs
+
+        # Train the model, from its last weights, on all real transitions but the held out ones
+        if use_model and step >= args.learning_starts and (step - args.learning_starts) % args.model_train_interval == 0:
+            train_rows, holdout_rows = split_rows(holdout, buffer.size)
+            model.update_normalizer(buffer.sample(train_rows.unsqueeze(1)))
+            train_rows = bootstrap_rows(train_rows, args.ensemble_size, model_rng)
+            logs = train_model(model, buffer, train_rows, args.model_train_steps, args.model_batch_size, model_rng)
+            log(writers, logs | evaluate_model(model, buffer, holdout_rows), step)
+
+        # Imagine: replay the current policy inside the model
+        if use_model and step >= args.learning_starts:
+            length = rollout_length(args.rollout_schedule, step)
+            imagine(agent, model, buffer, synthetic_buffer, is_terminal, length, args.rollouts_per_step, model_rng)
+
+        # Update: all batches of this step are drawn at once
+        if step >= args.learning_starts:
+            batches = buffer.sample(randint(rng, buffer.size, args.utd_ratio, num_real))  # (seeds, utd, real, ...)
+            if use_model:
+                picks = randint(model_rng, synthetic_buffer.size, args.utd_ratio, args.batch_size - num_real)
+                batches = Batch(*(torch.cat(pair, 2) for pair in zip(batches, synthetic_buffer.sample(picks))))
+            noise = randn(rng, args.utd_ratio, 2, args.batch_size, act_dim)
+            for u in range(args.utd_ratio):
+                losses = agent.update(Batch(*(x[:, u] for x in batches)), noise[:, u])
+
+            if step % args.log_interval == 0:
+                log(writers, losses, step)
+                sps = args.num_seeds * step / (time.time() - start_time)
+                log(writers, {"charts/SPS": np.full(args.num_seeds, sps)}, step)
+
+        if step % args.eval_interval == 0 or step == args.total_timesteps:
+            results = evaluate(agent, eval_envs, args, step)
+            log(writers, results, step)
+            progress.set_postfix_str(f"eval return {results['eval/episodic_return'].mean():.1f}", refresh=False)
+            if args.capture_video:
+                record_video(agent, args, run_dirs, step)
+        progress.update()
+
+    progress.close()
+    if args.save_buffer:
+        save_buffer(buffer, args, run_dirs)
+    if args.save_model:
+        save_agent(agent, args, run_dirs)
+    for closable in (envs, eval_envs, *writers):
+        closable.close()
+    return run_dirs
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
