@@ -171,7 +171,7 @@ def make_env(env_id, full_observation=False, video_dir=None, video_name=""):
     if not isinstance(act_space, gym.spaces.Box):
         fail(f"--env-id {env_id} has the action space {act_space}, but SAC needs continuous actions (a Box)")
     parts = obs_space.spaces.values() if isinstance(obs_space, gym.spaces.Dict) else [obs_space]
-    if not all(isinstance(part, gym.spaces.Box) and len(part.shape) < 3 and part.dtype != np.uint8 for part in parts):
+    if any(not isinstance(p, gym.spaces.Box) or p.dtype == np.uint8 or len(p.shape) > 2 and p.shape[0] > 1 for p in parts):
         fail(f"--env-id {env_id} observes pixels or discrete values, but these networks need vectors of numbers")
     if video_dir:
         env = gym.wrappers.RecordVideo(
@@ -200,7 +200,10 @@ def make_envs(args, per_seed=1, video_dirs=None, video_name=""):
         dirs = video_dirs or [None] * args.num_seeds
         fns = [partial(make_env, args.env_id, args.full_observation, d, video_name) for d in dirs]
         fns = [fn for fn in fns for _ in range(per_seed)]
-        return gym.vector.SyncVectorEnv(fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+        envs = gym.vector.SyncVectorEnv(fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+        if not video_dirs:
+            envs.reset()  # some tasks find out only here that they need a renderer
+        return envs
     except Exception as error:
         reason = " ".join(str(error).split())
         if "OpenGL" in reason or "render" in reason or "EGL" in reason:

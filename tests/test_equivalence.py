@@ -1,0 +1,62 @@
+"""The switches: with both off ftfl.py is mbpo.py, and with real data only mbpo.py is sac.py, bit for bit."""
+
+import pytest
+import torch
+
+import ftfl
+import mbpo
+import sac
+from conftest import make_args, read_scalars
+
+TASKS = ["dm_control/walker-walk-v0", "Hopper-v5"]
+
+
+def run(module, tmp_path, env_id, **flags):
+    """A run of 2 seeds: what it logged, and the agent that it saved."""
+    flags = {"total_timesteps": 260, "learning_starts": 60, "eval_interval": 130, "num_seeds": 2} | flags
+    args = make_args(module, env_id=env_id, run_dir=str(tmp_path / module.__name__), save_model=True, **flags)
+    run_dirs = module.main(args)
+    return [(read_scalars(run_dir), torch.load(run_dir / "agent.pt")["agent"]) for run_dir in run_dirs]
+
+
+def assert_same(run_a, run_b):
+    for (scalars_a, agent_a), (scalars_b, agent_b) in zip(run_a, run_b, strict=True):
+        assert scalars_a == scalars_b
+        assert len(scalars_a["losses/qf_loss"]) > 190
+        assert agent_a.keys() == agent_b.keys()
+        assert all(torch.equal(agent_a[name], agent_b[name]) for name in agent_a)
+    assert run_a[0][0] != run_a[1][0], "the two seeds are the same run"
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_ftfl_with_both_switches_off_is_mbpo(env_id, tmp_path):
+    flags = {"utd_ratio": 2, "model_train_interval": 50, "rollout_schedule": "1:3:100:200"}
+    off = {"target_normalization": False, "next_state_prediction": "residual"}
+    of_mbpo = run(mbpo, tmp_path, env_id, **flags)
+    assert_same(of_mbpo, run(ftfl, tmp_path, env_id, **flags, **off))
+    assert len(of_mbpo[0][0]["model/nll"]) == 5
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_mbpo_on_real_data_only_is_sac(env_id, tmp_path):
+    assert_same(
+        run(sac, tmp_path, env_id, utd_ratio=2),
+        run(mbpo, tmp_path, env_id, utd_ratio=2, real_ratio=1.0),
+    )
+
+
+@pytest.mark.parametrize("switch", [{"target_normalization": False}, {"next_state_prediction": "residual"}])
+def test_each_switch_changes_the_run(switch, tmp_path):
+    full = run(ftfl, tmp_path / "full", "Hopper-v5", num_seeds=1, total_timesteps=100)
+    assert full != run(ftfl, tmp_path / "ablated", "Hopper-v5", num_seeds=1, total_timesteps=100, **switch)
+
+
+def test_evaluation_leaves_training_alone(script, tmp_path):
+    def losses(eval_interval):
+        flags = {"total_timesteps": 120, "learning_starts": 60, "eval_interval": eval_interval}
+        args = make_args(script, env_id="Hopper-v5", run_dir=str(tmp_path / str(eval_interval)), **flags)
+        scalars = read_scalars(script.main(args)[0])
+        assert len(scalars["eval/episodic_return"]) == 120 // eval_interval
+        return scalars["losses/qf_loss"], scalars["charts/episodic_return"]
+
+    assert losses(20) == losses(60)

@@ -1,0 +1,171 @@
+"""The mathematics of SAC: the log-probability, the target, the signs, the initial weights, the buffer, the bias."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import make_args, random_batch
+
+OBS, ACT = 4, 3
+
+
+def make_agent(script, **flags):
+    args = make_args(script, **flags)
+    return script.SAC(script.make_rng(args, script.AGENT_STREAM), OBS, ACT, args), args
+
+
+@pytest.mark.parametrize("u", [-20.0, -5.0, -0.3, 0.0, 0.7, 5.0, 20.0])
+def test_log_prob_is_the_change_of_variables_in_high_precision(script, u):
+    log_std, noise = -0.5, 0.4
+    value = script.tanh_gaussian_log_prob(*(torch.tensor([x], dtype=torch.float32) for x in (u, noise, log_std)))
+    # log(1 - tanh(u)^2) = log(4) - 2 |u| - 2 log(1 + exp(-2 |u|)), here in double precision
+    log_normal = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
+    expected = log_normal - (math.log(4) - 2 * abs(u) - 2 * math.log1p(math.exp(-2 * abs(u))))
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    if abs(u) <= 5:
+        assert value.item() == pytest.approx(log_normal - math.log(1 - math.tanh(u) ** 2), rel=1e-3)
+
+
+def test_log_prob_has_a_finite_gradient_at_the_edges(script):
+    u = torch.tensor([-20.0, 20.0], requires_grad=True)
+    script.tanh_gaussian_log_prob(u.unsqueeze(-1), torch.zeros(2, 1), torch.zeros(2, 1)).sum().backward()
+    assert u.grad == pytest.approx([-2.0, 2.0])  # d/du of -log(1 - tanh(u)^2) is 2 tanh(u)
+
+
+def test_log_prob_integrates_to_one(script):
+    """The density of the action, summed over a grid of actions."""
+    actions = torch.linspace(-0.99999, 0.99999, 200_001, dtype=torch.float64)
+    u, mean, log_std = torch.atanh(actions), 0.3, torch.tensor(-0.7, dtype=torch.float64)
+    log_prob = script.tanh_gaussian_log_prob(u[:, None], (u[:, None] - mean) / log_std.exp(), log_std.expand(len(u), 1))
+    assert torch.trapezoid(log_prob.exp(), actions).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_actor_samples_inside_bounds_and_noise_zero_is_the_mean_action(script):
+    agent, _ = make_agent(script)
+    obs = 10 * torch.randn(1, 50, OBS)
+    mean, log_std = agent.actor(obs)
+    assert (log_std >= -10).all() and (log_std <= 2).all()
+    actions, _ = agent.actor.sample(obs, 100 * torch.randn(1, 50, ACT))
+    assert actions.abs().max() <= 1
+    assert torch.equal(agent.actor.sample(obs, torch.zeros(1, 50, ACT))[0], torch.tanh(mean))
+
+
+def test_target_bootstraps_through_time_limits_and_stops_at_terminal_states(script):
+    agent, args = make_agent(script)
+    batch, noise = random_batch(1, 30, OBS, ACT, module=script), torch.randn(1, 30, ACT)
+    target = agent.q_target(batch, noise)
+    with torch.no_grad():
+        next_actions, log_probs = agent.actor.sample(batch.next_obs, noise)
+        q1, q2 = agent.qf_target(batch.next_obs, next_actions).unbind(1)
+    expected = batch.rewards + args.gamma * (torch.minimum(q1, q2) - log_probs)  # alpha starts at 1
+    going_on = batch.terminations == 0
+    assert going_on.any() and not going_on.all()
+    assert torch.allclose(target[going_on], expected[going_on])
+    assert torch.equal(target[~going_on], batch.rewards[~going_on])
+
+
+def test_update_moves_critics_actor_and_temperature_the_right_way(script):
+    agent, args = make_agent(script, actor_lr=1e-3, critic_lr=1e-3, alpha_lr=1e-3)
+    batch, noise = random_batch(1, 200, OBS, ACT, module=script), torch.randn(1, 2, 200, ACT)
+
+    def actor_objective():
+        with torch.no_grad():
+            actions, log_probs = agent.actor.sample(batch.obs, noise[:, 1])
+            return (agent.qf(batch.obs, actions).min(1).values - agent.log_alpha.exp() * log_probs).mean().item()
+
+    with torch.no_grad():  # with the critics fixed, so that only the actor moves the objective
+        critics, frozen = agent.qf.state_dict(), {k: v.clone() for k, v in agent.qf.state_dict().items()}
+    before, log_alpha = actor_objective(), agent.log_alpha.item()
+    first = agent.update(batch, noise)
+    with torch.no_grad():
+        for name in critics:
+            critics[name].copy_(frozen[name])
+    log_probs = agent.actor.sample(batch.obs, noise[:, 1])[1]
+    assert actor_objective() > before
+    # The entropy is -mean(log_probs): above the target, the temperature falls; below, it rises
+    above_target = -log_probs.mean().item() > agent.target_entropy
+    assert (agent.log_alpha.item() < log_alpha) == above_target
+
+    agent.target_entropy = 1e3  # out of reach
+    log_alpha = agent.log_alpha.item()
+    agent.a_optimizer.state.clear()
+    agent.update(batch, noise)
+    assert agent.log_alpha.item() > log_alpha
+    for _ in range(100):
+        last = agent.update(batch._replace(terminations=torch.ones(1, 200)), noise)
+    assert last["losses/qf_loss"] < 0.5 * first["losses/qf_loss"]
+
+
+def test_actor_update_uses_the_smaller_critic_and_leaves_critics_their_gradients(script):
+    agent, _ = make_agent(script)
+    batch, noise = random_batch(1, 20, OBS, ACT, module=script), torch.randn(1, 2, 20, ACT)
+    agent.update(batch, noise)
+    target = agent.q_target  # the critics' gradient after the update is that of the critic loss alone
+    agent_again, _ = make_agent(script)
+    q_loss = (agent_again.qf(batch.obs, batch.actions) - agent_again.q_target(batch, noise[:, 0]).unsqueeze(1)).square()
+    q_loss.mean(-1).sum().backward()
+    assert target is not None
+    for a, b in zip(agent.qf.parameters(), agent_again.qf.parameters()):
+        assert torch.allclose(a.grad, b.grad)
+
+
+def test_target_critics_follow_by_tau_and_are_never_trained(script):
+    agent, args = make_agent(script, tau=0.1)
+    old = [p.clone() for p in agent.qf_target.parameters()]
+    agent.update(random_batch(1, 20, OBS, ACT, module=script), torch.randn(1, 2, 20, ACT))
+    for before, after, critic in zip(old, agent.qf_target.parameters(), agent.qf.parameters()):
+        assert torch.allclose(after, 0.9 * before + 0.1 * critic, atol=1e-7)
+        assert not torch.equal(after, before)
+
+
+def test_target_entropy_is_minus_half_the_action_dimensions(script):
+    assert make_agent(script)[0].target_entropy == -ACT / 2
+
+
+def test_initial_weights_spread_like_those_of_a_plain_linear_layer(script):
+    rng = script.make_rng(make_args(script, num_seeds=2), 0)
+    plain = torch.nn.Linear(300, 200)
+    stacked = script.Linear(rng, 300, 200, 7)
+    assert stacked.weight.shape == (2, 7, 300, 200)
+    for weight in stacked.weight.flatten(0, 1):
+        assert weight.std().item() == pytest.approx(plain.weight.std().item(), rel=0.02)
+        assert weight.abs().max().item() == pytest.approx(300**-0.5, rel=0.01)
+    assert stacked.bias.std().item() == pytest.approx(plain.bias.std().item(), rel=0.15)
+    x = torch.randn(2, 7, 9, 300)
+    expected = torch.nn.functional.linear(x[1, 3], stacked.weight[1, 3].T, stacked.bias[1, 3, 0])
+    assert torch.allclose(stacked(x)[1, 3], expected, atol=1e-5)
+
+
+def test_buffer_overwrites_the_oldest_and_keeps_seeds_apart(script):
+    buffer = script.ReplayBuffer(2, 5, 1, 1, "cpu")
+    for first in (0, 3, 6):  # rows 0 to 8, three at a time
+        rows = torch.arange(first, first + 3.0)
+        rewards = torch.stack([rows, 100 + rows])
+        buffer.add(script.Batch(rewards[..., None], rewards[..., None], rewards, rewards[..., None], rewards))
+    assert buffer.size == 5
+    assert sorted(buffer.data.rewards[0].tolist()) == [4, 5, 6, 7, 8]
+    batch = buffer.sample(torch.tensor([[[0, 1], [2, 3]], [[4, 4], [0, 0]]]))
+    assert batch.rewards.shape == (2, 2, 2) and batch.obs.shape == (2, 2, 2, 1)
+    assert torch.equal(batch.rewards[0].flatten(), buffer.data.rewards[0, :4])
+    assert (batch.rewards[1] >= 100).all()
+    assert torch.equal(batch.obs.squeeze(-1), batch.rewards)
+
+
+def test_critic_bias_by_hand(script):
+    """Two episodes of one seed: one ends in a terminal state after 2 steps, one is cut after 3."""
+    gamma, alpha = 0.05, np.array([0.5])
+    zero = np.zeros((3, 1, 2))
+    episodes = {name: zero.copy() for name in ("rewards", "log_probs", "q_values", "terminations", "alive")}
+    episodes["alive"][:, 0] = [[1, 1], [1, 1], [0, 1]]
+    episodes["rewards"][:, 0] = [[1, 10], [2, 20], [0, 30]]
+    episodes["log_probs"][:, 0] = [[-9, -9], [-4, -6], [0, -8]]
+    episodes["q_values"][:, 0] = [[5, 7], [3, 8], [0, 9]]
+    episodes["terminations"][1, 0, 0] = 1
+    # Terminal episode: G_1 = 2, G_0 = 1 + 0.05 (2 + 0.5 * 4) = 1.2. Cut episode: only states with 0.05^steps <= 1 %,
+    # two steps or more: G_2 = 30, G_1 = 20 + 0.05 (30 + 0.5 * 8) = 21.7, G_0 = 10 + 0.05 (21.7 + 0.5 * 6) = 11.235
+    errors = [5 - 1.2, 3 - 2, 7 - 11.235, 8 - 21.7]
+    assert script.critic_bias(episodes, gamma, alpha) == pytest.approx([np.mean(errors)])
+    episodes["terminations"][:] = 0
+    assert np.isnan(script.critic_bias(episodes, 1.0, alpha)).all()
