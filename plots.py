@@ -5,7 +5,6 @@
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,21 +63,18 @@ def algorithm(flags):
     ]
 
 
-@dataclass
-class Demo:
-    """The figure of `make demo`, and a table of its last values."""
+def demo(runs: str = "runs/demo", out: str = "runs/demo/demo.png"):
+    """The figure of `make demo`, and a table of its last values.
 
-    runs: str = "runs/demo"
-    """folder that is searched for run directories"""
-    out: str = "runs/demo/demo.png"
-    """the figure"""
+    Above, both models fitted to the same random transitions of humanoid-stand; below, both agents on walker-walk.
 
-
-def demo(args):
-    """Four panels: reward R2 and synthetic over real reward of the fitted models; return and mean Q of the agents."""
-    runs = load_runs(args.runs)
-    fits = [run for run in runs if run.flags.get("fit_buffer")]
-    agents = [run for run in runs if "eval/episodic_return" in run.scalars and run.flags["script"] != "sac"]
+    Args:
+        runs: folder that is searched for run directories
+        out: the figure, PNG or PDF
+    """
+    loaded = load_runs(runs)
+    fits = [run for run in loaded if run.flags.get("fit_buffer")]
+    agents = [run for run in loaded if "eval/episodic_return" in run.scalars and run.flags["script"] != "sac"]
     panels = [
         (fits, "model/reward_r2", "Model alone: reward $R^2$ on held-out rows\n(1 = perfect, 0 = the mean)", "gradient steps"),
         (fits, "ratio", "Model alone: synthetic / real mean reward\n(1 = unbiased)", "gradient steps"),
@@ -105,15 +101,15 @@ def demo(args):
         axis.legend(unique.values(), unique.keys())
     axes[0, 0].axhline(0, color="gray", lw=1)
     axes[0, 1].axhline(1, color="gray", lw=1)
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(args.out, dpi=150)
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=150)
 
     print(f"\n{'':12s}{'reward R2':>12s}{'synth/real':>12s}{'return':>12s}{'mean Q':>12s}")
     for (name, seed), values in rows.items():
         cells = "".join(f"{values[tag]:12.2f}" if tag in values else f"{'-':>12s}" for _, tag, _, _ in panels)
         print(f"{name + ' seed ' + str(seed):12s}{cells}")
-    print(f"figure: {args.out}")
+    print(f"figure: {out}")
 
 
 if __name__ == "__main__":
-    demo(tyro.extras.subcommand_cli_from_dict({"demo": Demo, "": Demo}) if False else tyro.cli(Demo))
+    tyro.extras.subcommand_cli_from_dict({"demo": demo}, description=__doc__)

@@ -1,0 +1,19 @@
+# make demo   installs into .venv, fits both models, trains MBPO and FTFL side by side, draws one figure: 15 minutes
+# make test   installs into .venv, runs the tests: 8 minutes
+SHELL := /bin/bash
+RIGHT_PYTHON := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c "$(RIGHT_PYTHON)" 2>/dev/null && echo $$p && break; done)
+
+.PHONY: demo test
+
+demo: .venv/installed
+	PATH="$(CURDIR)/.venv/bin:$$PATH" bash benchmark/demo.sh
+
+test: .venv/installed
+	.venv/bin/python -m pytest -q -n 2 tests
+
+.venv/installed: requirements.txt
+	@test -n "$(PYTHON)" || { echo "error: this needs Python 3.11 or 3.12; name one with make PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
