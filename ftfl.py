@@ -154,6 +154,8 @@ def check_args(args):
             fail(f"{flag} must be a positive number, not {value}")
     if args.learning_starts > args.total_timesteps:
         fail(f"--learning-starts {args.learning_starts} lies beyond --total-timesteps {args.total_timesteps}")
+    if args.capture_video and (gl := os.environ.get("MUJOCO_GL", "egl")) not in ("egl", "osmesa", "glfw"):
+        fail(f"--capture-video renders: MUJOCO_GL must be egl, osmesa or glfw, not {gl}")
     try:
         torch.empty(0, device=resolve_device(args))
     except (RuntimeError, AssertionError) as error:
@@ -223,10 +225,10 @@ COMPACT_OBSERVATION = {
 }
 
 
-def make_env(env_id, full_observation=False, video_dir=None, video_name=""):
+def make_env(env_id, full_observation=False, render=False, video_dir=None, video_name=""):
     """One environment with flat observations and actions in [-1, 1]; its return ends up in info["episode"]."""
     kwargs = {} if full_observation else COMPACT_OBSERVATION.get(env_id, {})
-    env = gym.make(env_id, disable_env_checker=True, **kwargs, **({"render_mode": "rgb_array"} if video_dir else {}))
+    env = gym.make(env_id, disable_env_checker=True, **kwargs, **({"render_mode": "rgb_array"} if render else {}))
     obs_space, act_space = env.observation_space, env.action_space
     if not isinstance(act_space, gym.spaces.Box):
         fail(f"--env-id {env_id} has the action space {act_space}, but SAC needs continuous actions (a Box)")
@@ -258,11 +260,13 @@ def make_envs(args, per_seed=1, video_dirs=None, video_name=""):
 
         gym.register_envs(shimmy)
         dirs = video_dirs or [None] * args.num_seeds
-        fns = [partial(make_env, args.env_id, args.full_observation, d, video_name) for d in dirs]
+        fns = [partial(make_env, args.env_id, args.full_observation, args.capture_video, d, video_name) for d in dirs]
         fns = [fn for fn in fns for _ in range(per_seed)]
         envs = gym.vector.SyncVectorEnv(fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
-        if not video_dirs:
-            envs.reset()  # some tasks find out only here that they need a renderer
+        if not video_dirs:  # find out before the first step, not at the first evaluation, that there is no renderer
+            envs.reset()
+            if args.capture_video:
+                envs.envs[0].render()
         return envs
     except Exception as error:
         reason = " ".join(str(error).split())
@@ -714,11 +718,8 @@ def record_video(agent, args, run_dirs, step):
     """One episode per seed with the mean action, filmed into the run directories."""
     video_dirs = [run_dir / "videos" for run_dir in run_dirs]
     envs = make_envs(args, video_dirs=video_dirs, video_name=f"step-{step}")
-    try:
-        play_episodes(agent, envs, args, step)
-        envs.close()
-    except Exception as error:
-        fail(f"--capture-video can't render (set MUJOCO_GL to egl, or to osmesa without a GPU): {error}")
+    play_episodes(agent, envs, args, step)
+    envs.close()
 
 
 # ------------------------------------------------------------------------------------------------ Files and logs
@@ -726,11 +727,15 @@ def make_run_dirs(args):
     """A new folder per seed under --run-dir, with the flags in args.json."""
     script, run_dirs = Path(__file__).stem, []
     for seed in range(args.seed, args.seed + args.num_seeds):
-        name = f"{args.env_id.replace('/', '-')}__{script}__{seed}__{int(time.time())}"
+        run_dir = Path(args.run_dir) / f"{args.env_id.replace('/', '-')}__{script}__{seed}__{int(time.time())}"
         try:
-            while (run_dir := Path(args.run_dir) / name).exists():
-                name += "+"
-            run_dir.mkdir(parents=True)
+            run_dir.parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                try:
+                    run_dir.mkdir()
+                    break
+                except FileExistsError:  # another run of this seed started in the same second
+                    run_dir = run_dir.with_name(run_dir.name + "+")
             flags = asdict(args) | {"script": script, "seed": seed}
             (run_dir / "args.json").write_text(json.dumps(flags, indent=2) + "\n")
         except OSError as error:

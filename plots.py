@@ -76,7 +76,7 @@ def demo(runs: str = "runs/demo", out: str = "runs/demo/demo.png"):
     fits = [run for run in loaded if run.flags.get("fit_buffer")]
     agents = [run for run in loaded if "eval/episodic_return" in run.scalars and run.flags["script"] != "sac"]
     panels = [
-        (fits, "model/reward_r2", "Model alone: reward $R^2$ on held-out rows\n(1 = perfect, 0 = the mean)", "gradient steps"),
+        (fits, "model/reward_r2", "Model alone: reward $R^2$ on held-out rows\n(1 = perfect, 0 = the mean, below -2 not shown)", "gradient steps"),
         (fits, "ratio", "Model alone: synthetic / real mean reward\n(1 = unbiased)", "gradient steps"),
         (agents, "eval/episodic_return", "Agent: return", "environment steps"),
         (agents, "losses/qf1_values", "Agent: mean Q", "environment steps"),
@@ -100,6 +100,7 @@ def demo(runs: str = "runs/demo", out: str = "runs/demo/demo.png"):
         unique = dict(zip(labels, handles))
         axis.legend(unique.values(), unique.keys())
     axes[0, 0].axhline(0, color="gray", lw=1)
+    axes[0, 0].set_ylim(max(axes[0, 0].get_ylim()[0], -2), 1)  # an unnormalized reward head can be far below
     axes[0, 1].axhline(1, color="gray", lw=1)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)

@@ -38,6 +38,7 @@ BAD = [
     ({"run_dir": "/dev/null/runs"}, "--run-dir"),
     ({"run_dir": "/proc/runs"}, "--run-dir"),
     ({"evaluate": "/nonexistent/agent.pt"}, "--evaluate"),
+    ({"capture_video": True}, "MUJOCO_GL"),  # the tests run with MUJOCO_GL=disable
 ]
 BAD_MODEL = [
     ({"env_id": "Scripted-v0"}, "termination_rule"),

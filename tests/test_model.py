@@ -57,6 +57,18 @@ def test_targets_pushed_back_give_the_transition(normalized, state):
         assert targets.abs().max() < 10, "a constant dimension must keep its unit"
 
 
+def test_a_nearly_constant_dimension_keeps_its_unit(model_script):
+    """Scaled by its tiny spread, the first step away from the constant would be an input, or an error, of thousands."""
+    batch = odd_scales_batch(model_script)
+    batch.obs[..., 3] += 1e-6 * torch.randn(2, 200)
+    model, *_ = make_model(model_script, 2, batch=batch)
+    assert (model.input_std[..., 3] == 1).all() and (model.input_std[..., :3] != 1).all()
+    assert torch.allclose(model.input_mean[..., 3], torch.tensor(7.3))
+    if model_script is ftfl:
+        assert (model.target_std[..., 3] == 1).all()
+        assert (model.target_std[1, ..., -1] == 1).all() and (model.target_std[0, ..., -1] < 0.1).all()
+
+
 def test_mbpos_targets_are_state_change_and_reward_last():
     model, buffer, *_ = make_model(mbpo)
     batch = mbpo.Batch(*(x.unsqueeze(1) for x in buffer.data))

@@ -66,8 +66,10 @@ def test_target_bootstraps_through_time_limits_and_stops_at_terminal_states(scri
     assert torch.equal(target[~going_on], batch.rewards[~going_on])
 
 
-def test_update_moves_critics_actor_and_temperature_the_right_way(script):
+@pytest.mark.parametrize("log_alpha", [-20.0, 0.0, 20.0], ids=["value", "both", "entropy"])
+def test_update_moves_critics_actor_and_temperature_the_right_way(script, log_alpha):
     agent, args = make_agent(script, actor_lr=1e-3, critic_lr=1e-3, alpha_lr=1e-3)
+    agent.log_alpha.data.fill_(log_alpha)
     batch, noise = random_batch(1, 200, OBS, ACT, module=script), torch.randn(1, 2, 200, ACT)
 
     def actor_objective():
@@ -93,9 +95,10 @@ def test_update_moves_critics_actor_and_temperature_the_right_way(script):
     agent.a_optimizer.state.clear()
     agent.update(batch, noise)
     assert agent.log_alpha.item() > log_alpha
+    agent.log_alpha.data.fill_(0)
     for _ in range(100):
         last = agent.update(batch._replace(terminations=torch.ones(1, 200)), noise)
-    assert last["losses/qf_loss"] < 0.5 * first["losses/qf_loss"]
+    assert last["losses/qf_loss"] < first["losses/qf_loss"] and last["losses/qf_loss"] < 0.05
 
 
 def test_actor_update_uses_the_smaller_critic_and_leaves_critics_their_gradients(script):
