@@ -23,7 +23,7 @@ side_by_side models --fit-buffer "$out"/buffer/*/buffer.npz --model-train-steps 
 # A small budget: small networks and batches, a quick temperature and target (else the entropy that SAC starts with, in
 # units far above these rewards, fills the critics for most of the run), and 4 instead of 20 updates per step.
 echo "3. Train MBPO and FTFL on walker-walk"
-side_by_side agents --env-id dm_control/walker-walk-v0 --seed "${SEED:-1}" --total-timesteps 8000 --learning-starts 1000 \
+side_by_side agents --env-id dm_control/walker-walk-v0 --seed "${SEED:-1}" --total-timesteps 10000 --learning-starts 1000 \
   --hidden-dim 128 --batch-size 128 --utd-ratio 4 --actor-lr 1e-3 --critic-lr 1e-3 --alpha-lr 3e-3 --tau 0.03 \
   --model-hidden-dim 100 --model-batch-size 64 --model-lr 1e-3 --model-train-steps 400 --rollouts-per-step 50 \
   --eval-interval 1000 --eval-episodes 5

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import re
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,16 @@ def test_the_change_from_mbpo_to_ftfl_is_under_60_lines():
 
     changed = [d for d in difflib.unified_diff(body("mbpo"), body("ftfl"), n=0, lineterm="") if d[0] in "+-" and d[:3] not in ("+++", "---")]
     assert 10 < len(changed) < 60
+
+
+def test_the_readme_points_at_the_two_changes():
+    """The lines of ftfl.py that README.md names are those of the methods that it names."""
+    named = dict(re.findall(r"`Ensemble\.(\w+)`[^()]*?\(lines (\d+-\d+)\)", (ROOT / "README.md").read_text(), re.S))
+    (ensemble,) = [
+        node for node in ast.parse((ROOT / "ftfl.py").read_text()).body if getattr(node, "name", "") == "Ensemble"
+    ]
+    lines = {node.name: f"{node.lineno}-{node.end_lineno}" for node in ensemble.body if isinstance(node, ast.FunctionDef)}
+    assert named == {name: lines[name] for name in ("targets", "to_transition", "update_normalizer")}
 
 
 def test_no_script_imports_another():
