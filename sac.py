@@ -182,7 +182,7 @@ def make_env(env_id, full_observation=False, render=False, video_dir=None, video
     if isinstance(obs_space, gym.spaces.Dict) or len(obs_space.shape) != 1:
         env = gym.wrappers.FlattenObservation(env)
     if np.abs([act_space.low, act_space.high]).max() < 1e6:  # dm_control/lqr has no real bounds: there, [-1, 1] it is
-        env = gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
+        env = gym.wrappers.RescaleAction(env, act_space.dtype.type(-1), act_space.dtype.type(1))
     if env.spec.max_episode_steps is None:  # DMC cuts its episodes itself, at 1000 steps at the latest, but for lqr
         env = gym.wrappers.TimeLimit(env, 1000)
     return gym.wrappers.RecordEpisodeStatistics(env)
