@@ -76,10 +76,10 @@ def demo(runs: str = "runs/demo", out: str = "runs/demo/demo.png"):
     fits = [run for run in loaded if run.flags.get("fit_buffer")]
     agents = [run for run in loaded if "eval/episodic_return" in run.scalars and run.flags["script"] != "sac"]
     panels = [
-        (fits, "model/reward_r2", "Model alone: reward $R^2$ on held-out rows\n(1 = perfect, 0 = the mean, below -2 not shown)", "gradient steps"),
-        (fits, "ratio", "Model alone: synthetic / real mean reward\n(1 = unbiased)", "gradient steps"),
-        (agents, "eval/episodic_return", "Agent: return", "environment steps"),
-        (agents, "losses/qf1_values", "Agent: mean Q", "environment steps"),
+        (fits, "model/reward_r2", "reward $R^2$ on held-out rows\n(1 = perfect, 0 = the mean, below -2 not shown)", "gradient steps"),
+        (fits, "ratio", "synthetic / real mean reward\non held-out rows (1 = unbiased)", "gradient steps"),
+        (agents, "eval/episodic_return", "return", "environment steps"),
+        (agents, "losses/qf1_values", "mean Q", "environment steps"),
     ]
     figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained")
     rows = {}
@@ -93,7 +93,9 @@ def demo(runs: str = "runs/demo", out: str = "runs/demo/demo.png"):
                 steps, values = run.scalars[tag]
             axis.plot(steps, values, color=COLORS[name], marker="o" if len(steps) < 30 else None, ms=4, label=name)
             rows.setdefault((name, run.flags["seed"]), {})[tag] = values[-1]
-        axis.set_title(title, fontsize=11)
+        kind = "Model alone" if group is fits else "Agent"
+        tasks = sorted({run.flags["env_id"].split("/")[-1].rsplit("-v", 1)[0] for run in group})
+        axis.set_title(f"{kind}, {', '.join(tasks)}: {title}", fontsize=11)
         axis.set_xlabel(xlabel)
         axis.grid(alpha=0.3)
         handles, labels = axis.get_legend_handles_labels()

@@ -28,7 +28,7 @@ def runs(tmp_path):
             for tag, values in curves.items():
                 for step, value in zip((100, 200, 300), values):
                     writer.add_scalar(tag, value, step)
-        flags = {"script": script, "seed": 1, "fit_buffer": "file" if kind == "fit" else ""}
+        flags = {"script": script, "seed": 1, "env_id": "dm_control/walker-walk-v0", "fit_buffer": "file" if kind == "fit" else ""}
         (folder / "args.json").write_text(json.dumps(flags | (FTFL if script == "ftfl" else {})))
     return tmp_path / "runs"
 
@@ -44,6 +44,7 @@ def test_the_lines_drawn_are_the_values_logged(runs, tmp_path, monkeypatch, caps
         lines = {line.get_label(): line for line in axis.lines if line.get_label() in ("MBPO", "FTFL")}
         assert all(list(line.get_xdata()) == [100, 200, 300] for line in lines.values())
         drawn.append({name: line.get_ydata() for name, line in lines.items()})
+        assert "walker-walk" in axis.get_title()
         assert [text.get_text() for text in axis.get_legend().get_texts()] == list(lines)
     for i, (kind, tag) in enumerate([("fit", "model/reward_r2"), ("fit", None), ("agent", "eval/episodic_return"), ("agent", "losses/qf1_values")]):
         for name in ("MBPO", "FTFL"):
