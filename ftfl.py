@@ -169,7 +169,7 @@ def check_model_args(args):
     if args.learning_starts < 2 * HOLDOUT_BLOCK:
         fail(f"--learning-starts must be at least {2 * HOLDOUT_BLOCK} for a model to be trained, not {args.learning_starts}")
     if args.synthetic_buffer_size < args.rollouts_per_step:
-        fail(f"--synthetic-buffer-size {args.synthetic_buffer_size} is less than --rollouts-per-step {args.rollouts_per_step}")
+        fail(f"--synthetic-buffer-size must be at least --rollouts-per-step, not {args.synthetic_buffer_size}")
     try:
         start, end, first, last = (int(part) for part in args.rollout_schedule.split(":"))
     except ValueError:
@@ -404,9 +404,10 @@ class Ensemble(nn.Module):
         dims = [in_dim, width, width, width, width, 2 * out_dim]
         self.layers = nn.ModuleList(Linear(rng, *dims[i : i + 2], size) for i in range(5))
         num_seeds, device = len(rng), rng[0].device
-        bounds, self.learned_logvar_bounds = torch.ones(num_seeds, 1, 1, out_dim, device=device), args.learned_logvar_bounds
-        self.max_logvar = nn.Parameter(0.5 * bounds, requires_grad=args.learned_logvar_bounds)
-        self.min_logvar = nn.Parameter(-10 * bounds, requires_grad=args.learned_logvar_bounds)
+        self.learned_logvar_bounds = args.learned_logvar_bounds
+        ones = torch.ones(num_seeds, 1, 1, out_dim, device=device)
+        self.max_logvar = nn.Parameter(0.5 * ones, requires_grad=args.learned_logvar_bounds)
+        self.min_logvar = nn.Parameter(-10 * ones, requires_grad=args.learned_logvar_bounds)
         self.register_buffer("input_mean", torch.zeros(num_seeds, 1, 1, in_dim, device=device))
         self.register_buffer("input_std", torch.ones(num_seeds, 1, 1, in_dim, device=device))
         self.target_normalization, self.direct = args.target_normalization, args.next_state_prediction == "direct"
@@ -414,38 +415,41 @@ class Ensemble(nn.Module):
         self.register_buffer("target_std", torch.ones(num_seeds, 1, 1, out_dim, device=device))
         elites = torch.arange(args.num_elites, device=device).repeat(num_seeds, 1)  # (seeds, elites)
         self.register_buffer("elites", elites)
-        groups = [{"params": l.weight, "weight_decay": decay} for l, decay in zip(self.layers, WEIGHT_DECAY)]
-        groups += [{"params": [l.bias for l in self.layers]}]
+        groups = [{"params": x.weight, "weight_decay": decay} for x, decay in zip(self.layers, WEIGHT_DECAY, strict=True)]
+        groups += [{"params": [layer.bias for layer in self.layers]}]
         if self.learned_logvar_bounds:
             groups += [{"params": [self.max_logvar, self.min_logvar]}]
         self.optimizer = torch.optim.Adam(groups, lr=args.model_lr, fused=True)
 
     def forward(self, obs, actions):
-        """obs (seeds, networks or 1, batch, obs), actions likewise -> mean and log-variance of the targets,
-        (seeds, networks, batch, obs + 1)."""
+        """Mean and log-variance of the targets, (seeds, networks, batch, obs + 1), from obs (seeds, networks or 1, batch,
+        obs) and actions (seeds, networks or 1, batch, act)."""
         x = (torch.cat([obs, actions], -1) - self.input_mean) / self.input_std
         for layer in self.layers[:-1]:
             x = F.silu(layer(x))
         mean, logvar = self.layers[-1](x).chunk(2, -1)
-        logvar = self.max_logvar - F.softplus(self.max_logvar - logvar)  # bounds as soft as the exponential is hard
+        logvar = self.max_logvar - F.softplus(self.max_logvar - logvar)  # a soft clamp, with a gradient beyond the bound
         logvar = self.min_logvar + F.softplus(logvar - self.min_logvar)
         return mean, logvar
 
     def targets(self, batch):
-        """What the networks are trained on, (..., obs + 1): (y - mean) / std of y = (s', r), or of (s' - s, r)."""
-        next_state = batch.next_obs if self.direct else batch.next_obs - batch.obs
-        return (torch.cat([next_state, batch.rewards.unsqueeze(-1)], -1) - self.target_mean) / self.target_std
+        """What the networks are trained on, (..., obs + 1): the next state s', and the reward last, normalized."""
+        next_state = batch.next_obs if self.direct else batch.next_obs - batch.obs  # Direct Next-state Prediction: s'
+        targets = torch.cat([next_state, batch.rewards.unsqueeze(-1)], -1)
+        return (targets - self.target_mean) / self.target_std  # Target Unit Normalization: z = (y - mean) / std
 
     def to_transition(self, obs, targets):
         """The inverse of `targets`: next states (..., obs) and rewards (...), in the environment's units."""
-        targets = targets * self.target_std + self.target_mean
-        return targets[..., :-1] if self.direct else obs + targets[..., :-1], targets[..., -1]
+        targets = targets * self.target_std + self.target_mean  # y = z std + mean
+        next_obs = targets[..., :-1] if self.direct else obs + targets[..., :-1]
+        return next_obs, targets[..., -1]
 
     def update_normalizer(self, batch):
         """Statistics of the training rows, a Batch of (seeds, 1, rows, ...), for the training that follows."""
         self.input_mean, self.input_std = mean_and_std(torch.cat([batch.obs, batch.actions], -1))
         if self.target_normalization:
-            self.target_mean.zero_(), self.target_std.fill_(1)  # so that `targets` below are in the environment's units
+            self.target_mean.zero_()  # so that `targets` are in the environment's units for once
+            self.target_std.fill_(1)
             self.target_mean, self.target_std = mean_and_std(self.targets(batch))
 
     def sample(self, obs, actions, rng):

@@ -76,8 +76,8 @@ def demo(runs: str = "runs/demo", out: str = "runs/demo/demo.png"):
     fits = [run for run in loaded if run.flags.get("fit_buffer")]
     agents = [run for run in loaded if "eval/episodic_return" in run.scalars and run.flags["script"] != "sac"]
     panels = [
-        (fits, "model/reward_r2", "reward $R^2$ on held-out rows\n(1 = perfect, 0 = the mean, below -2 not shown)", "gradient steps"),
-        (fits, "ratio", "synthetic / real mean reward\non held-out rows (1 = unbiased)", "gradient steps"),
+        (fits, "model/reward_r2", "reward $R^2$ on held-out rows\n(1: perfect; 0: the mean; from -2)", "gradient steps"),
+        (fits, "ratio", "synthetic / real mean\nreward on held-out rows (1: unbiased)", "gradient steps"),
         (agents, "eval/episodic_return", "return", "environment steps"),
         (agents, "losses/qf1_values", "mean Q", "environment steps"),
     ]
