@@ -95,7 +95,7 @@ def demo(runs: str = "runs/demo", out: str = "runs/demo/demo.png"):
             rows.setdefault((name, run.flags["seed"]), {})[tag] = values[-1]
         kind = "Model alone" if group is fits else "Agent"
         tasks = sorted({run.flags["env_id"].split("/")[-1].rsplit("-v", 1)[0] for run in group})
-        axis.set_title(f"{kind}, {', '.join(tasks)}: {title}", fontsize=11)
+        axis.set_title(f"{kind}, {', '.join(tasks)}: {title}", fontsize=10)
         axis.set_xlabel(xlabel)
         axis.grid(alpha=0.3)
         handles, labels = axis.get_legend_handles_labels()
