@@ -1,13 +1,17 @@
-# make demo   installs into .venv, fits both models, trains MBPO and FTFL side by side, draws one figure: 15 minutes
-# make test   installs into .venv, runs the tests: 8 minutes
+# make demo        installs into .venv, fits both models, trains MBPO and FTFL side by side, draws one figure: 15 minutes
+# make forensics   installs into .venv, fits the model of all four switch settings to saved transitions: 10 minutes
+# make test        installs into .venv, runs the tests: 8 minutes
 SHELL := /bin/bash
 RIGHT_PYTHON := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c "$(RIGHT_PYTHON)" 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test
+.PHONY: demo forensics test
 
 demo: .venv/installed
 	PATH="$(CURDIR)/.venv/bin:$$PATH" bash benchmark/demo.sh
+
+forensics: .venv/installed
+	PATH="$(CURDIR)/.venv/bin:$$PATH" bash benchmark/forensics.sh
 
 test: .venv/installed
 	.venv/bin/python -m pytest -q -n 2 tests

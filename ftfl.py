@@ -275,6 +275,25 @@ def make_envs(args, per_seed=1, video_dirs=None, video_name=""):
         fail(f"--env-id {args.env_id} can't be made: {reason}")
 
 
+def observation_groups(envs):
+    """What each number of a flat observation is, (obs,) str: "position" (angles, heights, directions), "velocity", "other".
+
+    Read off the names that DMC and Gymnasium give to the parts of an observation. "other" is what is measured by force,
+    touch or inertia, parts that mix both (quadruped's egocentric_state), and everything in a task that names no parts.
+    """
+    env, obs_dim = envs.envs[0].unwrapped, envs.single_observation_space.shape[0]
+    sizes = dict(getattr(env, "observation_structure", None) or {"unnamed": obs_dim})
+    if isinstance(env.observation_space, gym.spaces.Dict):
+        sizes = {name: gym.spaces.flatdim(space) for name, space in env.observation_space.items()}
+    sizes.pop("skipped_qpos", None)  # coordinates that are left out of the observation
+    other = ("force", "frc", "touch", "sensor", "imu", "inert", "actuator", "state", "rangefinder", "ten_", "unnamed")
+    groups = []
+    for name, size in sizes.items():
+        group = "other" if any(word in name for word in other) else "velocity" if "vel" in name else "position"
+        groups += [group] * size
+    return np.array(groups)
+
+
 # ------------------------------------------------------------------------------------------------ Networks
 class Linear(nn.Module):
     """A stack of linear layers, one per seed and per entry of `stack`, in one batched matmul. Initialized as nn.Linear."""
@@ -512,12 +531,13 @@ def bootstrap_rows(train_rows, num_networks, rng):
 
 
 @torch.no_grad()
-def evaluate_model(model, buffer, holdout_rows):
+def evaluate_model(model, buffer, holdout_rows, groups):
     """Choose the elites by holdout error. Returns what to log, (seeds,) each.
 
     The error that ranks is in the units trained in: in the environment's, the dimension with the largest numbers would
     decide alone. Everything else is in the environment's units, so that it compares across target choices; R2 is
     1 - (mean squared error of an elite) / (variance), that of next states relative to the one-step change s' - s.
+    groups: what observation_groups returns; predicted variances are means over the dimensions of a group.
     """
     rows = holdout_rows[:, :: -(-holdout_rows.shape[1] // 5_000)]  # at most 5,000, evenly spread
     batch = buffer.sample(rows.unsqueeze(1))  # (seeds, 1, rows, ...)
@@ -532,6 +552,9 @@ def evaluate_model(model, buffer, holdout_rows):
     moving = obs_var > STD_FLOOR**2
     reward_error = (rewards - batch.rewards).square().mean((1, 2))  # (seeds,)
     reward_var = batch.rewards.var(2).squeeze(1)
+    variance = (logvar.exp() * model.target_std.square()).mean((1, 2))  # (seeds, obs + 1)
+    groups = np.append(groups, "reward")
+    variances = {name: variance[:, torch.as_tensor(groups == name)] for name in ("position", "velocity", "other", "reward")}
     return {
         "model/holdout_mse": holdout_mse.mean(1),
         "model/predicted_std": ((0.5 * logvar).exp() * model.target_std).mean((1, 2, 3)),
@@ -539,6 +562,7 @@ def evaluate_model(model, buffer, holdout_rows):
         "model/next_state_r2": torch.where(moving, 1 - obs_error / obs_var, torch.nan).nanmean(1),
         "rewards/real": batch.rewards.mean((1, 2)),
         "rewards/synthetic": rewards.mean((1, 2)),
+        **{f"model/predicted_variance_{name}": values.mean(1) for name, values in variances.items()},
     }
 
 
@@ -765,11 +789,11 @@ def log(writers, scalars, step):
                 writer.add_scalar(tag, value, step)
 
 
-def save_buffer(buffer, args, run_dirs):
-    """Write each seed's real transitions to buffer.npz, oldest first."""
+def save_buffer(buffer, groups, args, run_dirs):
+    """Write each seed's real transitions to buffer.npz, oldest first, with what observation_groups says of the task."""
     for k, run_dir in enumerate(run_dirs):
         arrays = {name: x[k, : buffer.size].cpu().numpy() for name, x in buffer.data._asdict().items()}
-        np.savez(run_dir / "buffer.npz", env_id=args.env_id, **arrays)
+        np.savez(run_dir / "buffer.npz", env_id=args.env_id, groups=groups, **arrays)
 
 
 def save_agent(agent, args, run_dirs):
@@ -809,25 +833,27 @@ def evaluate_file(args):
 
 
 def load_buffer(args, device):
-    """A ReplayBuffer with the transitions of --fit-buffer for each seed; sets --env-id to their task."""
+    """A ReplayBuffer with the transitions of --fit-buffer for each seed, and their groups; sets --env-id to their task."""
     try:
         with np.load(args.fit_buffer, allow_pickle=False) as file:
             batch = Batch(*(torch.as_tensor(file[name], dtype=torch.float32, device=device) for name in Batch._fields))
-            args.env_id = str(file["env_id"])
+            args.env_id, groups = str(file["env_id"]), file["groups"]
         rows = batch.rewards.shape[0]
         if rows < 2 * HOLDOUT_BLOCK or batch.next_obs.shape != batch.obs.shape or batch.actions.shape[:-1] != (rows,):
+            raise ValueError
+        if groups.shape != batch.obs.shape[1:]:
             raise ValueError
         buffer = ReplayBuffer(args.num_seeds, rows, batch.obs.shape[1], batch.actions.shape[1], device)
         buffer.add(Batch(*(x.expand(args.num_seeds, *x.shape) for x in batch)))
     except Exception as error:
         fail(f"--fit-buffer {args.fit_buffer} is no buffer.npz written by --save-buffer: {type(error).__name__}")
-    return buffer
+    return buffer, groups
 
 
 def fit_saved_buffer(args):
     """--fit-buffer: the model study without an agent. Returns the run directories, one per seed."""
     device = resolve_device(args)
-    buffer = load_buffer(args, device)
+    buffer, groups = load_buffer(args, device)
     rng = make_rng(args, MODEL_STREAM, device=device)
     model = Ensemble(rng, buffer.data.obs.shape[-1], buffer.data.actions.shape[-1], args)
     holdout = draw_holdout(make_rng(args, HOLDOUT_STREAM), buffer.capacity).to(device)
@@ -841,7 +867,7 @@ def fit_saved_buffer(args):
     while progress.n < args.model_train_steps:
         num_steps = min(args.log_interval, args.model_train_steps - progress.n)
         logs = train_model(model, buffer, train_rows, num_steps, args.model_batch_size, rng)
-        logs |= evaluate_model(model, buffer, holdout_rows)
+        logs |= evaluate_model(model, buffer, holdout_rows, groups)
         progress.update(num_steps)
         log(writers, logs, progress.n)
     progress.close()
@@ -873,6 +899,7 @@ def main(args):
         is_terminal = termination_rule(args.env_id)
         model_rng = make_rng(args, MODEL_STREAM, device=device)
         model = Ensemble(model_rng, obs_dim, act_dim, args)
+        groups = observation_groups(envs)
         holdout = draw_holdout(make_rng(args, HOLDOUT_STREAM), buffer.capacity).to(device)
         synthetic_buffer = ReplayBuffer(args.num_seeds, args.synthetic_buffer_size, obs_dim, act_dim, device)
     run_dirs = make_run_dirs(args)
@@ -912,7 +939,7 @@ def main(args):
             model.update_normalizer(buffer.sample(train_rows.unsqueeze(1)))
             train_rows = bootstrap_rows(train_rows, args.ensemble_size, model_rng)
             logs = train_model(model, buffer, train_rows, args.model_train_steps, args.model_batch_size, model_rng)
-            log(writers, logs | evaluate_model(model, buffer, holdout_rows), step)
+            log(writers, logs | evaluate_model(model, buffer, holdout_rows, groups), step)
 
         # Imagine: replay the current policy inside the model
         if use_model and step >= args.learning_starts:
@@ -944,7 +971,7 @@ def main(args):
 
     progress.close()
     if args.save_buffer:
-        save_buffer(buffer, args, run_dirs)
+        save_buffer(buffer, observation_groups(envs), args, run_dirs)
     if args.save_model:
         save_agent(agent, args, run_dirs)
     for closable in (envs, eval_envs, *writers):

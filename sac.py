@@ -215,6 +215,25 @@ def make_envs(args, per_seed=1, video_dirs=None, video_name=""):
         fail(f"--env-id {args.env_id} can't be made: {reason}")
 
 
+def observation_groups(envs):
+    """What each number of a flat observation is, (obs,) str: "position" (angles, heights, directions), "velocity", "other".
+
+    Read off the names that DMC and Gymnasium give to the parts of an observation. "other" is what is measured by force,
+    touch or inertia, parts that mix both (quadruped's egocentric_state), and everything in a task that names no parts.
+    """
+    env, obs_dim = envs.envs[0].unwrapped, envs.single_observation_space.shape[0]
+    sizes = dict(getattr(env, "observation_structure", None) or {"unnamed": obs_dim})
+    if isinstance(env.observation_space, gym.spaces.Dict):
+        sizes = {name: gym.spaces.flatdim(space) for name, space in env.observation_space.items()}
+    sizes.pop("skipped_qpos", None)  # coordinates that are left out of the observation
+    other = ("force", "frc", "touch", "sensor", "imu", "inert", "actuator", "state", "rangefinder", "ten_", "unnamed")
+    groups = []
+    for name, size in sizes.items():
+        group = "other" if any(word in name for word in other) else "velocity" if "vel" in name else "position"
+        groups += [group] * size
+    return np.array(groups)
+
+
 # ------------------------------------------------------------------------------------------------ Networks
 class Linear(nn.Module):
     """A stack of linear layers, one per seed and per entry of `stack`, in one batched matmul. Initialized as nn.Linear."""
@@ -499,11 +518,11 @@ def log(writers, scalars, step):
                 writer.add_scalar(tag, value, step)
 
 
-def save_buffer(buffer, args, run_dirs):
-    """Write each seed's real transitions to buffer.npz, oldest first."""
+def save_buffer(buffer, groups, args, run_dirs):
+    """Write each seed's real transitions to buffer.npz, oldest first, with what observation_groups says of the task."""
     for k, run_dir in enumerate(run_dirs):
         arrays = {name: x[k, : buffer.size].cpu().numpy() for name, x in buffer.data._asdict().items()}
-        np.savez(run_dir / "buffer.npz", env_id=args.env_id, **arrays)
+        np.savez(run_dir / "buffer.npz", env_id=args.env_id, groups=groups, **arrays)
 
 
 def save_agent(agent, args, run_dirs):
@@ -608,7 +627,7 @@ def main(args):
 
     progress.close()
     if args.save_buffer:
-        save_buffer(buffer, args, run_dirs)
+        save_buffer(buffer, observation_groups(envs), args, run_dirs)
     if args.save_model:
         save_agent(agent, args, run_dirs)
     for closable in (envs, eval_envs, *writers):
