@@ -552,7 +552,7 @@ def evaluate_model(model, buffer, holdout_rows, groups):
     moving = obs_var > STD_FLOOR**2
     reward_error = (rewards - batch.rewards).square().mean((1, 2))  # (seeds,)
     reward_var = batch.rewards.var(2).squeeze(1)
-    variance = (logvar.exp() * model.target_std.square()).mean((1, 2))  # (seeds, obs + 1)
+    variance = (logvar.exp() * model.target_std**2).mean((1, 2))  # (seeds, obs + 1)
     groups = np.append(groups, "reward")
     variances = {name: variance[:, torch.as_tensor(groups == name)] for name in ("position", "velocity", "other", "reward")}
     return {

@@ -163,3 +163,14 @@ def test_a_task_without_a_rule_is_refused_by_name(model_script, env_id, capsys):
     assert error.value.code == 2
     message = capsys.readouterr().err
     assert "termination_rule" in message and env_id in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize("env_id,groups", [
+    ("Walker2d-v5", "p" * 8 + "v" * 9),
+    ("Ant-v5", "p" * 13 + "v" * 14),
+    ("dm_control/humanoid-stand-v0", "v" * 3 + "p" * 37 + "v" * 27),
+    ("dm_control/hopper-hop-v0", "p" * 6 + "o" * 2 + "v" * 7),
+    ("Reacher-v5", "o" * 10)])  # fmt: skip
+def test_observations_are_told_apart_by_their_names(script, env_id, groups):
+    found = script.observation_groups(script.make_envs(make_args(script, env_id=env_id)))
+    assert "".join(name[0] for name in found) == groups

@@ -9,6 +9,7 @@ import mbpo
 from conftest import filled_buffer, make_args, random_batch, read_scalars
 
 OBS, ACT = 4, 2
+GROUPS = np.array(["position", "velocity", "velocity", "position"])
 SWITCHES = [(normalized, state) for normalized in (True, False) for state in ("direct", "residual")]
 
 
@@ -216,7 +217,7 @@ def test_elites_are_the_best_by_holdout_error_in_the_units_trained_in(model_scri
         return mean, torch.zeros_like(mean)
 
     model.forward = forward
-    logs = module.evaluate_model(model, buffer, holdout_rows)
+    logs = module.evaluate_model(model, buffer, holdout_rows, GROUPS)
     assert [sorted(row) for row in model.elites.tolist()] == [[0, 2, 3, 4, 6], [1, 2, 3, 5, 6]]
     assert torch.allclose(logs["model/holdout_mse"], offsets.square().mean(1))
 
@@ -235,8 +236,11 @@ def test_model_metrics_are_in_the_environments_units(normalized, state):
         return mean, (2 * (0.01 / unit).log()).expand_as(mean)
 
     model.forward = forward
-    logs = ftfl.evaluate_model(model, buffer, holdout_rows)
+    logs = ftfl.evaluate_model(model, buffer, holdout_rows, GROUPS)
     assert logs["model/predicted_std"].item() == pytest.approx(0.01, rel=1e-4)
+    for group in ("position", "velocity", "reward"):
+        assert logs[f"model/predicted_variance_{group}"].item() == pytest.approx(0.01**2, rel=1e-4)
+    assert logs["model/predicted_variance_other"].isnan().item(), "no such dimension: nothing to log"
     reward_r2 = 1 - 0.002**2 / batch.rewards.var().item()
     assert logs["model/reward_r2"].item() == pytest.approx(reward_r2, rel=1e-3)
     next_state_r2 = (1 - 0.05**2 / (batch.next_obs - batch.obs).var(2)).mean().item()
@@ -276,9 +280,9 @@ def test_training_the_model_fits_mean_and_variance(model_script):
     batch = batch._replace(next_obs=batch.obs + 0.5 * batch.actions[..., :1] + noise * torch.randn(batch.obs.shape))
     batch = batch._replace(rewards=batch.obs[..., 0] + noise * torch.randn(1, 2000))
     model, buffer, (train_rows, holdout_rows), rng, _ = make_model(module, batch=batch, model_hidden_dim=32, model_lr=3e-3)
-    before = module.evaluate_model(model, buffer, holdout_rows)
+    before = module.evaluate_model(model, buffer, holdout_rows, GROUPS)
     logs = module.train_model(model, buffer, module.bootstrap_rows(train_rows, 7, rng), 600, 64, rng)
-    after = module.evaluate_model(model, buffer, holdout_rows)
+    after = module.evaluate_model(model, buffer, holdout_rows, GROUPS)
     assert after["model/holdout_mse"] < 0.3 * before["model/holdout_mse"]
     assert after["model/reward_r2"] > 0.9
     assert after["model/predicted_std"].item() == pytest.approx(noise, rel=0.4)
@@ -327,7 +331,7 @@ def test_rollout_length_follows_its_schedule(model_script):
 
 def test_fit_buffer_trains_only_the_model_and_logs_against_gradient_steps(model_script, tmp_path, capsys):
     batch = random_batch(1, 100, OBS, ACT)
-    np.savez(tmp_path / "buffer.npz", env_id="Some-v0", **{name: x[0].numpy() for name, x in batch._asdict().items()})
+    np.savez(tmp_path / "buffer.npz", env_id="Some-v0", groups=GROUPS, **{name: x[0].numpy() for name, x in batch._asdict().items()})
     flags = {"fit_buffer": str(tmp_path / "buffer.npz"), "model_train_steps": 25, "log_interval": 10, "num_seeds": 2}
     run_dirs = model_script.main(make_args(model_script, run_dir=str(tmp_path / "runs"), **flags))
     scalars = [read_scalars(run_dir) for run_dir in run_dirs]
@@ -341,10 +345,25 @@ def test_fit_buffer_trains_only_the_model_and_logs_against_gradient_steps(model_
 def test_fit_buffer_continues_rather_than_restarts_between_logs(model_script, tmp_path):
     """Logging more often must not change the fit."""
     batch = random_batch(1, 100, OBS, ACT)
-    np.savez(tmp_path / "buffer.npz", env_id="Some-v0", **{name: x[0].numpy() for name, x in batch._asdict().items()})
+    np.savez(tmp_path / "buffer.npz", env_id="Some-v0", groups=GROUPS, **{name: x[0].numpy() for name, x in batch._asdict().items()})
     last = []
     for interval in (5, 20):
         flags = {"fit_buffer": str(tmp_path / "buffer.npz"), "model_train_steps": 20, "log_interval": interval}
         run_dirs = model_script.main(make_args(model_script, run_dir=str(tmp_path / str(interval)), **flags))
         last.append(read_scalars(run_dirs[0])["model/nll"][-1])
     assert last[0] == last[1]
+
+
+def test_predicted_variances_are_those_of_their_group():
+    """Each dimension gets a variance of its own, so that a mixed-up group, or a reward taken from the wrong end, shows."""
+    model, buffer, (_, holdout_rows), *_ = make_model(mbpo)
+    variance = torch.tensor([1.0, 10.0, 30.0, 3.0, 100.0])  # position, velocity, velocity, position, reward
+
+    def forward(obs, actions):
+        mean = torch.zeros(1, 7, obs.shape[2], OBS + 1)
+        return mean, variance.log().expand_as(mean)
+
+    model.forward = forward
+    logs = mbpo.evaluate_model(model, buffer, holdout_rows, GROUPS)
+    found = {group: logs[f"model/predicted_variance_{group}"].item() for group in ("position", "velocity", "reward")}
+    assert found == pytest.approx({"position": 2, "velocity": 20, "reward": 100})

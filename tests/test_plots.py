@@ -29,6 +29,7 @@ def runs(tmp_path):
                 for step, value in zip((100, 200, 300), values):
                     writer.add_scalar(tag, value, step)
         flags = {"script": script, "seed": 1, "env_id": "dm_control/walker-walk-v0", "fit_buffer": "file" if kind == "fit" else ""}
+        flags |= {"real_ratio": 0.05, "total_timesteps": 300, "model_train_steps": 300}
         (folder / "args.json").write_text(json.dumps(flags | (FTFL if script == "ftfl" else {})))
     return tmp_path / "runs"
 
@@ -36,8 +37,8 @@ def runs(tmp_path):
 def test_the_lines_drawn_are_the_values_logged(runs, tmp_path, monkeypatch, capsys):
     figures, savefig = [], Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: (figures.append(self), savefig(self, *args, **kwargs)))
-    plots.demo(str(runs), str(tmp_path / "demo.png"))
-    (figure,) = figures
+    plots.demo((str(runs),), str(tmp_path / "demo.png"))
+    figure = figures[0]  # as PNG, then as PDF
     assert (tmp_path / "demo.png").stat().st_size > 10_000
     drawn = []
     for axis in figure.axes:
@@ -59,15 +60,15 @@ def test_the_lines_drawn_are_the_values_logged(runs, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize("normalized,state,name", [
     (True, "direct", "FTFL"), (True, "residual", "TUN only"), (False, "direct", "DNP only"), (False, "residual", "MBPO")])  # fmt: skip
 def test_runs_are_named_by_their_flags(normalized, state, name):
-    flags = {"script": "ftfl", "target_normalization": normalized, "next_state_prediction": state}
+    flags = {"script": "ftfl", "real_ratio": 0.05, "target_normalization": normalized, "next_state_prediction": state}
     assert plots.algorithm(flags) == name
-    assert plots.algorithm({"script": "sac"}) == "SAC" and plots.algorithm({"script": "mbpo"}) == "MBPO"
+    assert plots.algorithm({"script": "sac"}) == "SAC" and plots.algorithm({"script": "mbpo", "real_ratio": 0.05}) == "MBPO"
 
 
 def test_a_broken_run_is_named_and_left_out(runs, tmp_path, capsys):
     (runs / "broken").mkdir()
     (runs / "broken" / "args.json").write_text("{")
-    plots.demo(str(runs), str(tmp_path / "demo.png"))
+    plots.demo((str(runs),), str(tmp_path / "demo.png"))
     assert str(runs / "broken") in capsys.readouterr().err
 
 

@@ -1,5 +1,6 @@
 """The seed axis: seeds trained side by side are the independent runs that they claim to be."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,7 +43,7 @@ def test_the_model_of_a_seed_does_not_depend_on_another_seeds_data(model_script)
         model.update_normalizer(buffer.sample(train_rows.unsqueeze(1)))
         rows = module.bootstrap_rows(train_rows, args.ensemble_size, rng)
         module.train_model(model, buffer, rows, 5, 16, rng)
-        logs = module.evaluate_model(model, buffer, holdout_rows)
+        logs = module.evaluate_model(model, buffer, holdout_rows, np.array(["position", "velocity", "other", "position", "other"]))
         agent = module.SAC(module.make_rng(args, 0), OBS, ACT, args)
         synthetic = module.ReplayBuffer(2, 100, OBS, ACT, "cpu")
         module.imagine(agent, model, buffer, synthetic, lambda s: s[..., 0] > 1, 3, 10, rng)
