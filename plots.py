@@ -491,6 +491,7 @@ def forensics(
         title(axis, text, "environment steps" if (text, tag) in online else "gradient steps")
         if "variance_" in tag and tag != "model/variance_loss":
             axis.set_yscale("log")
+            axis.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     real = np.mean([run.scalars["rewards/real"][1].mean() for members in here.values() for run in members])
     axes[0].axhline(real, color="black", ls=":", label="real")
     for axis, low, high in ((axes[0], -2 * real, 5 * real), (axes[1], -2, 1)):  # unnormalized heads can be far off

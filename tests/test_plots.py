@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import scipy.stats
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
@@ -75,3 +77,65 @@ def test_a_broken_run_is_named_and_left_out(runs, tmp_path, capsys):
 def test_no_runs_is_one_clear_line(tmp_path):
     done = subprocess.run([sys.executable, str(ROOT / "plots.py"), "demo", "--runs", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and str(tmp_path) in done.stderr
+
+
+def write_run(folder, seed, values, **flags):
+    """A run that evaluated to `values` at steps 100, 200, ..."""
+    with SummaryWriter(str(folder)) as writer:
+        for k, value in enumerate(values, 1):
+            writer.add_scalar("eval/episodic_return", value, 100 * k)
+    flags = {"script": "ftfl", "seed": seed, "env_id": "Hopper-v5", "real_ratio": 0.05, "total_timesteps": 300} | FTFL | flags
+    (folder / "args.json").write_text(json.dumps(flags))
+
+
+def test_iqm_is_the_mean_of_the_middle_half():
+    assert plots.iqm(np.array([100.0, 1, 2, 3, 4, 5, 6, -50])) == pytest.approx((2 + 3 + 4 + 5) / 4)
+    assert plots.iqm(np.array([9.0, 1, 2, 3, 4, -9])) == pytest.approx((1 + 2 + 3 + 4) / 4), "of six, one at each end"
+    assert plots.iqm(np.array([[0.0, 0], [1, 2], [3, 4], [90, 80]])).tolist() == [2, 3]
+
+
+def test_interval_is_scipys_percentile_bootstrap():
+    values = np.array([1.0, 2, 3, 4, 5, 60])
+    resamples = np.random.default_rng(5).choice(values, (20_000, 6))
+    expected = np.percentile(scipy.stats.trim_mean(resamples, 0.25, axis=1), [2.5, 97.5])
+    assert np.allclose(plots.interval(values, resamples=20_000), expected, rtol=0.05)
+    assert np.isnan(plots.interval(np.array([1.0]))).all()
+
+
+def test_curves_are_grouped_by_flags_and_never_extrapolated(tmp_path, monkeypatch, capsys):
+    for seed, values in enumerate(([1, 2, 3], [3, 4, 5], [5, 6, 10]), 1):
+        write_run(tmp_path / f"a{seed}", seed, values)
+        write_run(tmp_path / f"b{seed}", seed, [10 * v for v in values], next_state_prediction="residual")
+        write_run(tmp_path / f"c{seed}", seed, [100 * v for v in values], model_hidden_dim=400)
+    write_run(tmp_path / "short", 4, [1, 2])
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure))
+    plots.curves((str(tmp_path),), unfinished=False)
+    (axis,) = figures[0].axes
+    lines = {line.get_label(): line for line in axis.lines}
+    assert set(lines) == {"TUN only (3 seeds)", "FTFL (3 seeds)", "Tuned FTFL (3 seeds)"}
+    for name, scale in (("FTFL", 1), ("TUN only", 10), ("Tuned FTFL", 100)):
+        assert lines[f"{name} (3 seeds)"].get_xdata().tolist() == [100, 200, 300]
+        assert lines[f"{name} (3 seeds)"].get_ydata() == pytest.approx([3 * scale, 4 * scale, 6 * scale])
+    assert "short" in capsys.readouterr().err
+    plots.curves((str(tmp_path),), unfinished=True)
+    lines = {line.get_label(): line for line in figures[1].axes[0].lines}
+    assert lines["FTFL (4 seeds)"].get_xdata().tolist() == [100, 200], "ends where the first seed ends"
+
+
+def test_exported_csv_gives_the_same_runs(tmp_path):
+    write_run(tmp_path / "runs" / "a", 1, [1, 2, 1 / 3])
+    plots.export((str(tmp_path / "runs"),), str(tmp_path / "all.csv"))
+    (run,), (again,) = (plots.load_runs((str(tmp_path / name),)) for name in ("runs", "all.csv"))
+    assert again.flags == run.flags and again.scalars.keys() == run.scalars.keys()
+    for tag, (steps, values) in run.scalars.items():
+        assert again.scalars[tag][0].tolist() == steps.tolist() and again.scalars[tag][1].tolist() == values.tolist()
+
+
+def test_table_has_mean_std_and_iqm(tmp_path):
+    for seed, value in enumerate((2.0, 4.0, 9.0), 1):
+        write_run(tmp_path / "runs" / str(seed), seed, [0, 0, value])
+    plots.table((str(tmp_path / "runs"),), str(tmp_path / "table"))
+    row = (tmp_path / "table.csv").read_text().splitlines()[1].split(",")
+    assert row[:4] == ["Hopper-v5", "FTFL", "3", "300"]
+    assert [float(x) for x in row[4:7]] == pytest.approx([5, 13**0.5, 5])
