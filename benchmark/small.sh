@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The runs behind the README's small curves, summary, ablation and table: 10,000 steps, seeds 1 to 3, about 45 minutes on
-# each of two cores. Run from the repository's root with the virtual environment's python first in PATH.
+# The runs behind the README's small curves, summary, ablation and table: 10,000 steps, seeds 1 to 3, 70 core-minutes.
+# Run from the repository's root with the virtual environment's python first in PATH.
 set -euo pipefail
 export OMP_NUM_THREADS=1
 agent="--total-timesteps 10000 --learning-starts 1000 --hidden-dim 128 --batch-size 128 --utd-ratio 4 --actor-lr 1e-3
