@@ -79,11 +79,11 @@ def test_no_runs_is_one_clear_line(tmp_path):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and str(tmp_path) in done.stderr
 
 
-def write_run(folder, seed, values, **flags):
-    """A run that evaluated to `values` at steps 100, 200, ..."""
+def write_run(folder, seed, values, every=100, **flags):
+    """A run that evaluated to `values` at steps `every`, 2 `every`, ..."""
     with SummaryWriter(str(folder)) as writer:
         for k, value in enumerate(values, 1):
-            writer.add_scalar("eval/episodic_return", value, 100 * k)
+            writer.add_scalar("eval/episodic_return", value, every * k)
     flags = {"script": "ftfl", "seed": seed, "env_id": "Hopper-v5", "real_ratio": 0.05, "total_timesteps": 300} | FTFL | flags
     (folder / "args.json").write_text(json.dumps(flags))
 
@@ -107,7 +107,7 @@ def test_curves_are_grouped_by_flags_and_never_extrapolated(tmp_path, monkeypatc
         write_run(tmp_path / f"a{seed}", seed, values)
         write_run(tmp_path / f"b{seed}", seed, [10 * v for v in values], next_state_prediction="residual")
         write_run(tmp_path / f"c{seed}", seed, [100 * v for v in values], model_hidden_dim=400)
-    write_run(tmp_path / "short", 4, [1, 2])
+    write_run(tmp_path / "short", 4, [1, 2, 3, 4], every=50)
     figures = []
     monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure))
     plots.curves((str(tmp_path),), unfinished=False)
