@@ -350,6 +350,12 @@ def curves(
     save(figure, out)
 
 
+def check_last(last):
+    """Stop at a --last that would average nothing."""
+    if last < 1:
+        fail(f"--last must be at least 1, not {last}")
+
+
 def relative(x, y, axis=0):
     """IQM of x as a percentage of the IQM of y."""
     return 100 * iqm(x, axis) / iqm(y, axis)
@@ -368,6 +374,7 @@ def summary(
         last: how many evaluations at the end of each run are averaged
         unfinished: take runs that have not finished as well, with their last evaluation so far
     """
+    check_last(last)
     groups, tag = load_training_runs(runs, unfinished), "eval/episodic_return"
     for task in list(groups):
         sac = [name for name in groups[task] if base(name) == "SAC"]
@@ -551,6 +558,7 @@ def table(
         last: how many evaluations at the end of each run are averaged
         unfinished: take runs that have not finished as well, with their last evaluation so far
     """
+    check_last(last)
     header = ["task", "algorithm", "seeds", "steps", "mean", "std", "iqm", "low", "high"]
     rows = []
     for task, named in load_training_runs(runs, unfinished).items():

@@ -139,3 +139,10 @@ def test_table_has_mean_std_and_iqm(tmp_path):
     row = (tmp_path / "table.csv").read_text().splitlines()[1].split(",")
     assert row[:4] == ["Hopper-v5", "FTFL", "3", "300"]
     assert [float(x) for x in row[4:7]] == pytest.approx([5, 13**0.5, 5])
+
+
+@pytest.mark.parametrize("command", [plots.table, plots.summary])
+def test_last_that_averages_nothing_is_refused(command, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command((str(tmp_path),), str(tmp_path / "out"), last=0)
+    assert stop.value.code == 2 and "--last" in capsys.readouterr().err
