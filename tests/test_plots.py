@@ -1,6 +1,7 @@
 """plots.py demo: what is drawn is what was logged."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -146,3 +147,209 @@ def test_last_that_averages_nothing_is_refused(command, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         command((str(tmp_path),), str(tmp_path / "out"), last=0)
     assert stop.value.code == 2 and "--last" in capsys.readouterr().err
+
+
+# One set of runs with known answers, read by every command: on walker-walk, three seeds of each algorithm, of FTFL six,
+# so that its IQM leaves two out and its interval is not the whole range.
+STUDY = {  # name: (returns of each seed at steps 100, 200, 300; flags)
+    "SAC": ([[10, 20, 40], [10, 30, 50], [10, 40, 90]], {"script": "sac"}),
+    "MBPO": ([[9, 9, 18], [9, 9, 20], [9, 9, 70]], {"script": "mbpo"}),
+    "TUN only": ([[8, 12, 30], [8, 13, 31], [8, 14, 32]], {"script": "ftfl", **FTFL, "next_state_prediction": "residual"}),
+    "DNP only": ([[7, 7, 7], [7, 8, 8], [7, 9, 9]], {"script": "ftfl", **FTFL, "target_normalization": False}),
+    "FTFL": ([[10, 50, 90], [10, 60, 100], [10, 70, 110], [10, 0, 200], [10, 80, 120], [10, 90, 60]], {"script": "ftfl", **FTFL}),
+}
+NAMES = [f"{name} ({len(returns)} seeds)" for name, (returns, _) in STUDY.items()]
+VARIANCES = {"position": 0.5, "velocity": 20.0, "other": 1.0, "reward": 1e-3}
+
+
+def write_events(folder, curves, flags):
+    with SummaryWriter(str(folder)) as writer:
+        for i, step in enumerate((100, 200, 300)):
+            for tag, values in curves.items():
+                writer.add_scalar(tag, values[i], step)
+    base = {"env_id": "dm_control/walker-walk-v0", "real_ratio": 0.05, "total_timesteps": 300, "model_train_steps": 300}
+    (folder / "args.json").write_text(json.dumps({**base, "fit_buffer": "", **flags}))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Training runs on walker-walk, and model studies of walker-walk and Walker2d (one per switch setting)."""
+    folder = tmp_path_factory.mktemp("study") / "runs"
+    for i, (name, (returns, flags)) in enumerate(STUDY.items()):
+        for seed, values in enumerate(returns, 1):
+            curves = {"eval/episodic_return": values, "losses/qf1_values": [seed * i, 2 * seed * i, 3 * seed * i], "critic/bias": [i, i, -i]}
+            write_events(folder / f"{i}-{seed}", curves, {**flags, "seed": seed})
+        if name == "SAC":
+            continue
+        curves = {f"model/predicted_variance_{group}": [v * i, v * i / 2, v * i / 4] for group, v in VARIANCES.items()}
+        curves |= {"model/reward_r2": [0.1 * i, 0.15 * i, 0.2 * i], "model/next_state_r2": [0.5] * 3, "rewards/real": [0.01] * 3}
+        curves |= {"rewards/synthetic": [0.001 * i, 0.002 * i, 0.002 * i], "model/variance_loss": [-i, -2 * i, -3 * i]}
+        write_events(folder / f"fit-{i}", curves, {**flags, "seed": 1, "fit_buffer": "file"})
+        if name == "MBPO":
+            walker2d = {**flags, "seed": 1, "fit_buffer": "file", "env_id": "Walker2d-v5"}
+            write_events(folder / "fit-walker2d", {**curves, "model/variance_loss": [-4, -5, -6]}, walker2d)
+    return folder
+
+
+@pytest.fixture(params=["run directories", "exported CSV"])
+def source(request, study, tmp_path):
+    """The study as folders, and as one exported file: every command must read both alike."""
+    if request.param == "run directories":
+        return str(study)
+    plots.export((str(study),), str(tmp_path / "all.csv"))
+    return str(tmp_path / "all.csv")
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that a command would write."""
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, out: drawn.append(figure))
+    return drawn
+
+
+def lines_of(axis):
+    return {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
+
+
+def shade_of(axis, k):
+    """Steps and low and high edge of the k-th shaded interval of a panel."""
+    vertices = axis.collections[k].get_paths()[0].vertices
+    steps = sorted(set(vertices[:, 0]))
+    return steps, *([extreme(y for x, y in vertices if x == step) for step in steps] for extreme in (min, max))
+
+
+def trimmed(x):
+    """Mean over the last axis, of six without the lowest and the highest."""
+    x = np.sort(x, -1)
+    return (x[..., 1:-1] if x.shape[-1] == 6 else x).mean(-1)
+
+
+def bootstrap(statistic, *samples, resamples=20_000):
+    """The 2.5th and 97.5th percentile of `statistic` over resampled seeds, written out."""
+    rng = np.random.default_rng(7)
+    drawn = [np.array(s)[rng.integers(len(s), size=(resamples, len(s)))] for s in samples]
+    return np.percentile(statistic(*drawn), [2.5, 97.5])
+
+
+def test_curves_draw_the_iqm_and_shade_its_interval(source, figures):
+    plots.curves((source,))
+    (axis,) = figures[0].axes
+    lines = lines_of(axis)
+    assert list(lines) == NAMES and len(axis.collections) == len(STUDY)
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == NAMES
+    for k, (line, (name, (returns, _))) in enumerate(zip(lines.values(), STUDY.items())):
+        assert line.get_xdata().tolist() == [100, 200, 300]
+        assert line.get_ydata() == pytest.approx(trimmed(np.transpose(returns)))
+        assert line.get_color() == plots.COLORS[name]
+        steps, low, high = shade_of(axis, k)
+        assert steps == [100, 200, 300]
+        for i in range(3):
+            expected = bootstrap(trimmed, [values[i] for values in returns])
+            tolerance = {"abs": 1e-4} if len(returns) == 3 else {"rel": 0.05}  # of 27 resamples the percentiles are exact
+            assert (low[i], high[i]) == pytest.approx(tuple(expected), **tolerance)
+
+
+def test_summary_draws_percent_of_sac(source, figures):
+    plots.summary((source,))
+    (axis,) = figures[0].axes
+    dots = {line.get_color(): line for line in axis.lines if line.get_marker() == "o"}
+    final = {name: [values[-1] for values in returns] for name, (returns, _) in STUDY.items()}
+    assert len(dots) == len(STUDY)
+    intervals = {line.get_color(): line for line in axis.lines if line.get_marker() == "None" and len(set(line.get_ydata())) == 1}
+    for name, values in final.items():
+        dot = dots[plots.COLORS[name]]
+        assert dot.get_xdata()[0] == pytest.approx(100 * trimmed(values) / 60)
+        if name == "SAC":
+            assert plots.COLORS[name] not in intervals
+        else:
+            expected = bootstrap(lambda x, y: 100 * trimmed(x) / trimmed(y), values, final["SAC"])
+            assert intervals[plots.COLORS[name]].get_xdata() == pytest.approx(expected, rel=0.05)
+            assert intervals[plots.COLORS[name]].get_ydata()[0] == dot.get_ydata()[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["walker-walk"]
+    red, green = axis.patches  # below 100 % red, above green
+    assert red.get_x() + red.get_width() == pytest.approx(100) and green.get_x() == pytest.approx(100)
+    assert red.get_facecolor()[0] > red.get_facecolor()[1] and green.get_facecolor()[1] > green.get_facecolor()[0]
+
+
+def test_ablation_draws_return_and_q_of_every_setting(source, figures):
+    plots.ablation((source,))
+    panels = {axis.get_title(): lines_of(axis) for axis in figures[0].axes}
+    assert list(panels) == ["walker-walk: return", "walker-walk: mean Q"]
+    assert all(list(lines) == NAMES for lines in panels.values())
+    for i, (name, (returns, _)) in enumerate(zip(NAMES, STUDY.values())):
+        q = np.mean(range(1, len(returns) + 1)) * i
+        assert panels["walker-walk: return"][name].get_ydata() == pytest.approx(trimmed(np.transpose(returns)))
+        assert panels["walker-walk: mean Q"][name].get_ydata() == pytest.approx([q, 2 * q, 3 * q])
+
+
+def test_forensics_draws_the_fits_and_prints_them_beside_the_claims(source, figures, capsys):
+    plots.forensics((source,), env_id="dm_control/walker-walk-v0")
+    panels = {axis.get_title(): axis for axis in figures[0].axes}
+    fits = [name for name in STUDY if name != "SAC"]
+    assert len(panels) == 8
+    for title, first in (("2a: mean reward", 0.001), ("reward $R^2$", 0.1), ("3b: variance, vel", 20.0), ("variance, pos", 0.5), ("variance, reward", 1e-3)):
+        lines = lines_of(next(axis for name, axis in panels.items() if name.startswith(title)))
+        for i, name in enumerate(fits, 1):
+            line = lines[f"{name} (1 seed)"]
+            assert line.get_xdata().tolist() == [100, 200, 300] and line.get_ydata()[0] == pytest.approx(first * i)
+    real = lines_of(panels["2a: mean reward, held out"])["real"].get_ydata()
+    assert list(real) == pytest.approx([0.01, 0.01])
+    variance_loss = lines_of(panels["3a: variance loss of MBPO"])
+    assert {name: line.get_ydata().tolist() for name, line in variance_loss.items()} == {
+        "walker-walk (1 seed)": [-1, -2, -3], "Walker2d (1 seed)": [-4, -5, -6]}  # fmt: skip
+    bias = lines_of(panels["2b: Q $-$ return obtained"])
+    assert [bias[name].get_ydata()[-1] for name in NAMES] == [0, -1, -2, -3, -4]
+    printed = [line.split("(1 seed)") for line in capsys.readouterr().out.splitlines()]
+    cells = [(p[0].strip(), [float(cell) for cell in p[1].replace("(", " ").replace(")", " ").replace("to", " ").split()]) for p in printed if len(p) == 2]
+    fourth = 20 / 4, 20 / 4, 20 / 2  # the velocities' variance: at the end, and the range over the second half of the fit
+    assert cells[0] == ("MBPO", pytest.approx([0.2, 0.2, 0.2, 0.2, 0.15, 0.2]))  # synthetic / real, reward R2
+    assert cells[4][0] == "MBPO" and cells[4][1][3:6] == pytest.approx(fourth)
+    assert cells[8:] == [("Walker2d", [-6, -6, -5]), ("walker-walk", [-3, -3, -2])]
+
+
+def test_table_of_the_study(source, tmp_path):
+    plots.table((source,), str(tmp_path / "table"))
+    rows = [line.split(",") for line in (tmp_path / "table.csv").read_text().splitlines()[1:]]
+    assert [row[1] for row in rows] == list(STUDY)
+    for row, (returns, _) in zip(rows, STUDY.values()):
+        final = [values[-1] for values in returns]
+        assert [float(x) for x in row[4:7]] == pytest.approx([np.mean(final), np.std(final, ddof=1), trimmed(final)])
+        assert [float(x) for x in row[7:9]] == pytest.approx(bootstrap(trimmed, final), rel=0.05)
+
+
+def test_iqm_is_rliables():
+    """rliable (Agarwal et al. 2021) defines it as scipy's mean without the lowest and the highest 25 %."""
+    for seeds in range(1, 12):
+        values = np.random.default_rng(seeds).normal(size=(seeds, 5))
+        assert np.allclose(plots.iqm(values), scipy.stats.trim_mean(values, proportiontocut=0.25, axis=0))
+
+
+def test_broken_and_unfinished_event_files_are_named_and_left_out(study, tmp_path, figures, capsys):
+    """Each kind of damage to one seed of FTFL; its other five seeds, and everything else, are drawn."""
+
+    def cut(file, size):
+        file.write_bytes(file.read_bytes()[:size])
+
+    def flip(file):
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        file.write_bytes(data)
+
+    damages = {
+        "empty": lambda file: cut(file, 0),
+        "cut": lambda file: cut(file, file.stat().st_size - 300),  # the record in which the file ends is not whole
+        "flipped": flip,
+        "foreign": lambda file: file.write_bytes(b"not an event file " * 100),
+        "missing": lambda file: file.unlink(),
+    }
+    for name, damage in damages.items():
+        folder = tmp_path / name
+        shutil.copytree(study, folder)
+        damage(next((folder / "4-2").glob("events*")))
+        plots.curves((str(folder),))
+        error = capsys.readouterr().err
+        assert [line for line in error.splitlines() if str(folder / "4-2") in line], f"{name}: {error}"
+        lines = lines_of(figures[-1].axes[0])
+        assert list(lines) == [*NAMES[:-1], "FTFL (5 seeds)"], name
+        assert lines["FTFL (5 seeds)"].get_ydata() == pytest.approx([10, 200 / 3, 320 / 3])
