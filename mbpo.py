@@ -10,11 +10,16 @@ In the shape comments `seeds` is --num-seeds: every network is a stack with one 
 """
 
 import copy
+import fcntl
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import time
+import zipfile
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -110,6 +115,10 @@ class Args:
     """steps between logged losses"""
     run_dir: str = "runs"
     """folder that gets one folder per seed: {env}__{script}__{seed}__{time}"""
+    checkpoint_interval: int = 10_000
+    """steps between checkpoints; the last two are kept, and SIGTERM and SIGINT (Ctrl-C) leave one too"""
+    resume: str = ""
+    """a run directory (or one of its checkpoints): go on with that run, with its flags"""
     save_buffer: bool = False
     """write all real transitions to buffer.npz in the run directory at the end"""
     save_model: bool = False
@@ -120,10 +129,10 @@ class Args:
     """an agent.pt: play --eval-episodes episodes with it, print their returns and stop"""
 
 
-def fail(message):
-    """Report a user's mistake in one line and exit with code 2."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+def fail(message, code=2):
+    """Report a user's mistake (code 2), or what stopped the run (code 1), in one line and exit."""
+    tqdm.write(f"error: {message}", file=sys.stderr)  # on a line of its own, if there is a progress bar
+    sys.exit(code)
 
 
 def check_args(args):
@@ -135,16 +144,19 @@ def check_args(args):
                 fail(f"{flag} is a fraction and must lie in [0, 1], not {value}")
         elif isinstance(value, int) and not isinstance(value, bool):
             at_least = 0 if name == "seed" else 1
-            if value < at_least:
-                fail(f"{flag} must be at least {at_least}, not {value}")
+            if not at_least <= value <= 10**12:
+                fail(f"{flag} must be at least {at_least} (and at most 10^12), not {value}")
         elif isinstance(value, float) and not 0 < value < math.inf:
             fail(f"{flag} must be a positive number, not {value}")
+    if args.resume and (other := "evaluate" if args.evaluate else "fit_buffer" if getattr(args, "fit_buffer", "") else ""):
+        fail(f"--resume goes on with a training run, --{other.replace('_', '-')} does something else: give one of the two")
     if args.learning_starts > args.total_timesteps:
         fail(f"--learning-starts {args.learning_starts} lies beyond --total-timesteps {args.total_timesteps}")
     if args.capture_video and (gl := os.environ.get("MUJOCO_GL", "egl")) not in ("egl", "osmesa", "glfw"):
         fail(f"--capture-video renders: MUJOCO_GL must be egl, osmesa or glfw, not {gl}")
     try:
-        torch.empty(0, device=resolve_device(args))
+        if torch.empty(0, device=resolve_device(args)).device.type not in ("cpu", "cuda"):
+            raise RuntimeError("neither a CPU nor an NVIDIA or AMD GPU")
     except (RuntimeError, AssertionError) as error:
         fail(f"--device {args.device} can't be used here (try cpu): {str(error).splitlines()[0]}")
 
@@ -163,6 +175,17 @@ def check_model_args(args):
         fail(f"--rollout-schedule must be START:END:FROM:TO, four whole numbers, not {args.rollout_schedule!r}")
     if start < 1 or end < 1 or first < 0 or last <= first:
         fail(f"--rollout-schedule {args.rollout_schedule} needs lengths of at least 1 and steps 0 <= FROM < TO")
+
+
+@contextmanager
+def enough_memory():
+    """One clear line where what is made inside does not fit."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error) and "overflow" not in str(error):
+            raise
+        fail(f"out of memory: fewer --total-timesteps, --num-seeds, or smaller sizes ({str(error).splitlines()[0][:200]})")
 
 
 def resolve_device(args):
@@ -232,7 +255,7 @@ def make_env(env_id, full_observation=False, render=False, video_dir=None, video
         env = gym.wrappers.RescaleAction(env, act_space.dtype.type(-1), act_space.dtype.type(1))
     if env.spec.max_episode_steps is None:  # DMC cuts its episodes itself, at 1000 steps at the latest, but for lqr
         env = gym.wrappers.TimeLimit(env, 1000)
-    return gym.wrappers.RecordEpisodeStatistics(env)
+    return Resumable(gym.wrappers.RecordEpisodeStatistics(env))
 
 
 def make_envs(args, per_seed=1, video_dirs=None, video_name=""):
@@ -390,6 +413,17 @@ class ReplayBuffer:
         """The Batch at `rows` (seeds, ...): row numbers for each seed in its own buffer."""
         seeds = self.seeds.view(-1, *[1] * (rows.dim() - 1))
         return Batch(*(stored[seeds, rows] for stored in self.data))
+
+    def state_dict(self):
+        """For a checkpoint: the rows stored so far, on the CPU, and the position of the next."""
+        return {"pos": self.pos, "data": [x[:, : self.size].cpu().clone() for x in self.data]}
+
+    def load_state_dict(self, state):
+        """The inverse. The capacity need not be the same, if all rows fit."""
+        self.size = state["data"][0].shape[1]
+        self.pos = state["pos"] if self.size == self.capacity else self.size
+        for stored, saved in zip(self.data, state["data"], strict=True):
+            stored[:, : self.size] = saved
 
 
 # ------------------------------------------------------------------------------------------------ Model
@@ -588,11 +622,29 @@ def imagine(agent, model, buffer, synthetic_buffer, is_terminal, length, num_rol
     for _ in range(length):
         actions, _ = agent.actor.sample(obs, randn(rng, num_rollouts, buffer.data.actions.shape[-1]))
         next_obs, rewards = model.sample(obs, actions, rng)
+        check_finite({"an imagined state": next_obs, "an imagined reward": rewards})
         terminals = is_terminal(next_obs)
         synthetic_buffer.add(Batch(obs, actions, rewards, next_obs, terminals.float()))
         if length > 1:
             fresh_obs = buffer.sample(randint(rng, buffer.size, num_rollouts)).obs
             obs = torch.where(terminals.unsqueeze(-1), fresh_obs, next_obs)
+
+
+def out_of_range(buffer, synthetic_buffer, num_rows):
+    """Share of the newest imagined rewards, and of all numbers in the newest imagined next states, that lie below or above
+    everything that the environment has given so far: nothing is clipped, so this is what the critics see. (seeds,) each"""
+    num_rows = min(num_rows, synthetic_buffer.size)
+    rows = torch.arange(synthetic_buffer.pos - num_rows, synthetic_buffer.pos, device=buffer.seeds.device)
+
+    def share(real, imagined):  # (seeds, rows, ...)
+        real, imagined = real[:, : buffer.size], imagined[:, rows % synthetic_buffer.capacity]
+        outside = (imagined < real.amin(1, keepdim=True)) | (imagined > real.amax(1, keepdim=True))
+        return outside.float().flatten(1).mean(1)
+
+    return {
+        "rewards/out_of_range": share(buffer.data.rewards, synthetic_buffer.data.rewards),
+        "model/out_of_range": share(buffer.data.next_obs, synthetic_buffer.data.next_obs),
+    }
 
 
 # ------------------------------------------------------------------------------------------------ Updates
@@ -731,7 +783,7 @@ def record_video(agent, args, run_dirs, step):
 
 # ------------------------------------------------------------------------------------------------ Files and logs
 def make_run_dirs(args):
-    """A new folder per seed under --run-dir, with the flags in args.json."""
+    """A new folder per seed under --run-dir."""
     script, run_dirs = Path(__file__).stem, []
     for seed in range(args.seed, args.seed + args.num_seeds):
         run_dir = Path(args.run_dir) / f"{args.env_id.replace('/', '-')}__{script}__{seed}__{int(time.time())}"
@@ -743,16 +795,51 @@ def make_run_dirs(args):
                     break
                 except FileExistsError:  # another run of this seed started in the same second
                     run_dir = run_dir.with_name(run_dir.name + "+")
-            flags = asdict(args) | {"script": script, "seed": seed}
-            (run_dir / "args.json").write_text(json.dumps(flags, indent=2) + "\n")
         except OSError as error:
             fail(f"--run-dir {args.run_dir} can't be written to: {error}")
         run_dirs.append(run_dir)
+    write_flags(args, run_dirs)
     return run_dirs
 
 
-def make_writer(run_dir):
-    """A TensorBoard writer that has the flags as text."""
+def write_flags(args, run_dirs):
+    """All flags as args.json into each run directory, and the names of all directories of this run."""
+    for k, run_dir in enumerate(run_dirs):
+        flags = asdict(args) | {"script": Path(__file__).stem, "seed": args.seed + k, "resume": ""}
+        text = json.dumps(flags | {"run_dirs": [d.name for d in run_dirs]}, indent=2) + "\n"
+        with replacing(run_dir / "args.json") as file:
+            file.write(text.encode())
+
+
+@contextmanager
+def replacing(path):
+    """A file to write into, that takes the place of `path` once it is whole and on the disk; until then `path` stays."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync(path.parent)  # the new name itself
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def fsync(path):
+    """Wait until a file, or the list of files of a folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_writer(run_dir, resumed_at=None):
+    """A TensorBoard writer that has the flags as text; on resuming at a step, all that was logged after it is dropped."""
+    if resumed_at is not None:
+        return SummaryWriter(str(run_dir), purge_step=resumed_at + 1)
     writer = SummaryWriter(str(run_dir))
     flags = json.loads((run_dir / "args.json").read_text())
     table = "\n".join(f"|{name}|{value}|" for name, value in flags.items())
@@ -772,7 +859,8 @@ def save_buffer(buffer, groups, args, run_dirs):
     """Write each seed's real transitions to buffer.npz, oldest first, with what observation_groups says of the task."""
     for k, run_dir in enumerate(run_dirs):
         arrays = {name: x[k, : buffer.size].cpu().numpy() for name, x in buffer.data._asdict().items()}
-        np.savez(run_dir / "buffer.npz", env_id=args.env_id, groups=groups, **arrays)
+        with replacing(run_dir / "buffer.npz") as file:
+            np.savez(file, env_id=args.env_id, groups=groups, **arrays)
 
 
 def save_agent(agent, args, run_dirs):
@@ -780,14 +868,26 @@ def save_agent(agent, args, run_dirs):
     for k, run_dir in enumerate(run_dirs):
         flags = {name: getattr(args, name) for name in ("env_id", "hidden_dim", "full_observation")}
         state = {name: x[k : k + 1].cpu().clone() for name, x in agent.state_dict().items()}
-        torch.save({**flags, "agent": state}, run_dir / "agent.pt")
+        with replacing(run_dir / "agent.pt") as file:
+            torch.save({**flags, "agent": state}, file)
+
+
+def load_file(path, device="cpu"):
+    """What torch.save wrote: tensors and plain values only, so that no code in a stranger's file can run.
+
+    Raises if the file is damaged: torch itself does not look at the checksums that it writes.
+    """
+    with zipfile.ZipFile(path) as file:
+        if damaged := file.testzip():
+            raise ValueError(f"damaged at {damaged}")
+    return torch.load(path, map_location=device, weights_only=True)
 
 
 def evaluate_file(args):
     """--evaluate: play episodes with a saved agent in the task it was trained on; print a table of their returns."""
     device = resolve_device(args)
     try:
-        saved = torch.load(args.evaluate, map_location=device, weights_only=True)
+        saved = load_file(args.evaluate, device)
         args.env_id, args.hidden_dim = saved["env_id"], saved["hidden_dim"]
         args.full_observation, args.num_seeds = saved["full_observation"], 1
         state = saved["agent"]
@@ -822,10 +922,11 @@ def load_buffer(args, device):
             raise ValueError
         if groups.shape != batch.obs.shape[1:]:
             raise ValueError
+        check_finite(batch._asdict())
         buffer = ReplayBuffer(args.num_seeds, rows, batch.obs.shape[1], batch.actions.shape[1], device)
         buffer.add(Batch(*(x.expand(args.num_seeds, *x.shape) for x in batch)))
     except Exception as error:
-        fail(f"--fit-buffer {args.fit_buffer} is no buffer.npz written by --save-buffer: {type(error).__name__}")
+        fail(f"--fit-buffer {args.fit_buffer} is no buffer.npz written by --save-buffer: {type(error).__name__} {error}")
     return buffer, groups
 
 
@@ -846,6 +947,10 @@ def fit_saved_buffer(args):
     while progress.n < args.model_train_steps:
         num_steps = min(args.log_interval, args.model_train_steps - progress.n)
         logs = train_model(model, buffer, train_rows, num_steps, args.model_batch_size, rng)
+        try:
+            check_finite(logs)
+        except FloatingPointError as error:
+            fail(f"gradient step {progress.n + num_steps}: {error}", 1)
         logs |= evaluate_model(model, buffer, holdout_rows, groups)
         progress.update(num_steps)
         log(writers, logs, progress.n)
@@ -855,6 +960,229 @@ def fit_saved_buffer(args):
     for writer in writers:
         writer.close()
     return run_dirs
+
+
+# ------------------------------------------------------------------------------------------------ Checkpoints
+# What --resume may change: the rest of the flags are those of the run
+MAY_CHANGE = set(
+    "total_timesteps device num_threads eval_interval log_interval checkpoint_interval resume save_buffer save_model "
+    "capture_video".split()
+)
+
+
+def parse_args(argv=None):
+    """The flags of the command line. With --resume, those of that run, but for MAY_CHANGE."""
+    args = tyro.cli(Args, args=argv, description=__doc__)
+    if not args.resume:
+        return args
+    stored = Args(**read_flags(args.resume)[0])
+    args = tyro.cli(Args, args=argv, default=stored, description=__doc__)
+    for name, value in vars(stored).items():
+        if name not in MAY_CHANGE and getattr(args, name) != value:
+            flag = "--" + name.replace("_", "-")
+            fail(f"{flag} {getattr(args, name)}: the run of --resume has {flag} {value}, which can't change any more")
+    return args
+
+
+def read_flags(resume):
+    """The flags of a run, {name: value}, and the directories of its seeds, from one of them or from a checkpoint."""
+    folder = Path(resume).resolve()
+    folder = folder.parent if folder.suffix == ".pt" else folder
+    try:
+        names = json.loads((folder / "args.json").read_text())["run_dirs"]
+        names = names if len(names) > 1 else [folder.name]  # the directory of a single seed may have been renamed
+        run_dirs = [folder.parent / Path(name).name for name in names]
+        stored = json.loads((run_dirs[0] / "args.json").read_text())  # --seed is that of the first seed
+        flags = {name: stored.get(name, default) for name, default in vars(Args()).items()}
+        for name, default in vars(Args()).items():
+            number = isinstance(default, float) and isinstance(flags[name], (int, float))
+            if not number and type(flags[name]) is not type(default):
+                raise ValueError(f"--{name.replace('_', '-')} {flags[name]}")
+        script = stored["script"]
+    except Exception as error:
+        fail(f"--resume {resume} is no run directory with a readable args.json: {type(error).__name__}: {error}")
+    if script != Path(__file__).stem:
+        fail(f"--resume {resume} is a run of {script}.py: resume it with that script")
+    if missing := [run_dir for run_dir in run_dirs if not run_dir.is_dir()]:
+        fail(f"--resume {resume}: {missing[0]}, of a seed of the same run, is missing")
+    return flags, run_dirs
+
+
+class Resumable(gym.Wrapper):
+    """Gives an environment a `state` that can be read, saved as text, and set in another environment of the same task."""
+
+    def _parts(self):
+        """Objects with plain numbers in their attributes (wrappers, the environment, DMC's task), the random generator,
+        and MuJoCo's model and data; or None: only DMC's suite and Gymnasium's MuJoCo tasks lay open all that they hold."""
+        layers, env = [self.env], self.unwrapped
+        while layers[-1] is not env:
+            layers.append(layers[-1].env)
+        if isinstance(env, gym.envs.mujoco.MujocoEnv):
+            return layers, env.np_random, env.model, env.data
+        if getattr(getattr(env, "env_type", None), "name", "") == "RL_CONTROL":  # Shimmy's word for the suite
+            physics = env._env.physics
+            return [*layers, env._env, env._env.task], env.np_random, physics.model.ptr, physics.data.ptr
+        return None
+
+    @property
+    def state(self):
+        """All that the coming steps and resets depend on, as JSON; "" where the environment can't give it.
+
+        MuJoCo's integration state alone would not do: rewards are also read from what MuJoCo derived in its last substep
+        (positions of bodies, sensors, ...), and resets move parts of the model. So this is every array of both.
+        """
+        if not (parts := self._parts()):
+            return ""
+        layers, random, model, data = parts
+        numbers = (bool, int, float, np.number, np.ndarray)
+        plain = [{k: v for k, v in vars(layer).items() if isinstance(v, numbers)} for layer in layers]
+        legacy = isinstance(random, np.random.RandomState)  # DMC's; it keeps a second normal draw beside its bit generator
+        random_state = random.get_state(legacy=False) if legacy else random.bit_generator.state
+        values = [plain, random_state, data.time, arrays_of(model), arrays_of(data)]
+        return json.dumps(values, default=lambda x: x.tolist())
+
+    @state.setter
+    def state(self, text):
+        import mujoco  # here, because it picks its renderer when it is imported
+
+        layers, random, model, data = self._parts()
+        plain, random_state, data.time, model_arrays, data_arrays = json.loads(text)
+        for layer, values in zip(layers, plain, strict=True):
+            for name, value in values.items():
+                if name in vars(layer):
+                    vars(layer)[name] = np.array(value) if isinstance(value, list) else value
+        if isinstance(random, np.random.RandomState):
+            random.set_state(random_state)
+        else:
+            random.bit_generator.state = random_state
+        set_arrays(model, model_arrays)
+        set_arrays(data, data_arrays)
+        mujoco.mj_forward(model, data)  # makes room for what depends on the contacts,
+        set_arrays(data, data_arrays)  # and overwrites what the last substep had left
+
+
+def set_arrays(owner, values):
+    """Write {name: nested list} into the arrays of an MjModel or MjData, where the shape is the same."""
+    for name, array in arrays_of(owner).items():
+        value = np.array(values.get(name, []), array.dtype)
+        if value.shape == array.shape:
+            array[...] = value
+
+
+def arrays_of(owner):
+    """{name: array} of an MjModel or MjData, but for what only looks depend on, and for fixed trees of meshes."""
+    names = [name for name in dir(owner) if not name.startswith(("_", "tex_", "mesh_", "skin_", "bvh_"))]
+    arrays = {name: getattr(owner, name) for name in names}
+    return {name: x for name, x in arrays.items() if isinstance(x, np.ndarray) and x.size and x.dtype.kind in "fiub"}
+
+
+def check_finite(values):
+    """Raise FloatingPointError with the name of the first of {name: numbers} that holds NaN or infinity."""
+    finite = [torch.as_tensor(x).isfinite().all() for x in values.values()]
+    if not torch.stack(finite).all():  # one wait for the GPU, not one per name
+        raise FloatingPointError(f"NaN or infinity in {next(name for name, ok in zip(values, finite) if not ok)}")
+
+
+def check_parameters(networks):
+    """The same for all parameters of {name: module or optimizer}."""
+    modules = {name: x for name, x in networks.items() if isinstance(x, nn.Module)}
+    check_finite({f"the parameter {name}.{k}": p for name, x in modules.items() for k, p in x.named_parameters()})
+
+
+def state_of(networks):
+    """A copy of the states of {name: module or optimizer}."""
+    return {name: copy.deepcopy(x.state_dict()) for name, x in networks.items()}
+
+
+def save_checkpoint(run_dirs, writers, args, networks, buffers, generators, obs, env_states):
+    """Everything that the rest of a run depends on, as checkpoint-STEP.pt in the first seed's directory; two are kept.
+
+    networks: {name: state_dict}. buffers: {name: ReplayBuffer}, "real" first. obs: the last observations, (seeds, obs).
+    env_states: one string per seed, "" for an environment that starts a new episode on resuming. Returns the file.
+    """
+    step = buffers["real"].size
+    path = run_dirs[0] / f"checkpoint-{step:09d}.pt"
+    try:
+        for writer, run_dir in zip(writers, run_dirs):  # what was logged up to here must not be younger than the checkpoint
+            writer.flush()
+            for events in run_dir.glob("events.out.tfevents.*"):
+                fsync(events)
+        state = {"flags": asdict(args), "networks": networks, "generators": [g.get_state() for g in generators]}
+        state |= {"buffers": {name: buffer.state_dict() for name, buffer in buffers.items()}}
+        state |= {"obs": torch.as_tensor(obs), "env_states": list(env_states)}
+        with replacing(path) as file:
+            torch.save(state, file)
+        for old in sorted(run_dirs[0].glob("checkpoint-*.pt"))[:-2]:
+            old.unlink()
+    except (OSError, RuntimeError) as error:  # torch turns some of the disk's errors into RuntimeErrors
+        files = sorted(run_dirs[0].glob("checkpoint-*.pt"))
+        earlier = f"the one before is whole: --resume {files[-1]}" if files else "there is none before it"
+        fail(f"the checkpoint of step {step} can't be written to {run_dirs[0]} ({' '.join(str(error).split())}); {earlier}", 1)
+    return path
+
+
+def load_checkpoint(args, networks, buffers, generators, envs):
+    """Set everything to the newest checkpoint of --resume, or to that which it names. Returns run_dirs, step and obs."""
+    _, run_dirs = read_flags(args.resume)
+    files = sorted(run_dirs[0].glob("checkpoint-*.pt"))
+    if not files:
+        fail(f"--resume {args.resume}: there is no checkpoint in {run_dirs[0]}")
+    path = Path(args.resume) if args.resume.endswith(".pt") else files[-1]
+    try:
+        state = load_file(path)
+        changed = [k for k, v in asdict(args).items() if k not in MAY_CHANGE and state["flags"][k] != v]
+        if changed:
+            raise ValueError(f"it is of a run with another --{changed[0].replace('_', '-')}")
+        step, obs = state["buffers"]["real"]["data"][0].shape[1], state["obs"].numpy()
+        if step > args.total_timesteps:
+            fail(f"--total-timesteps {args.total_timesteps}: the run of --resume is at step {step} already")
+        for name, x in (networks | buffers).items():
+            x.load_state_dict((state["networks"] | state["buffers"])[name])
+        for generator, saved in zip(generators, state["generators"], strict=True):
+            if generator.get_state().shape == saved.shape:
+                generator.set_state(saved)
+            else:  # of another device
+                generator.manual_seed(generator.initial_seed() + step)
+        if all(state["env_states"]):
+            envs.set_attr("state", state["env_states"])
+        else:
+            print("note: these environments can't be set to where they were: a new episode begins", file=sys.stderr)
+            seeds = [np.random.SeedSequence([args.seed + k, step]).generate_state(1) for k in range(args.num_seeds)]
+            obs, _ = envs.reset(seed=[int(seed.item()) for seed in seeds])
+    except Exception as error:
+        older = [file for file in files if file.name < path.name]
+        hint = f"the one before it: --resume {older[-1]}" if older else "there is no older one"
+        reason = " ".join(str(error).split())[:200]
+        fail(f"--resume {path}: this checkpoint can't be used ({type(error).__name__}: {reason}); {hint}")
+    for file in files:  # those of the future that is now given up
+        if file.name > path.name:
+            file.rename(file.with_name(file.name + ".set-aside"))
+    write_flags(args, run_dirs)
+    return run_dirs, step, obs
+
+
+def lock(run_dir):
+    """Keep other processes from training the same run. The lock ends with the process, however that ends."""
+    handle = os.open(run_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fail(f"--resume {run_dir}: another process is training this run")
+    return handle
+
+
+def catch_signals():
+    """A list that the first SIGTERM or SIGINT is put into; a second one ends the process at once."""
+    caught = []
+
+    def handler(number, frame):
+        print(f"\n{signal.Signals(number).name}: stopping at the end of this step, once more stops now", file=sys.stderr)
+        caught.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
+    return caught
 
 
 # ------------------------------------------------------------------------------------------------ Main
@@ -871,92 +1199,141 @@ def main(args):
     rng = make_rng(args, AGENT_STREAM, device=device)
     envs, eval_envs = make_envs(args), make_envs(args, per_seed=args.eval_episodes)
     obs_dim, act_dim = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
-    agent = SAC(rng, obs_dim, act_dim, args)
-    buffer = ReplayBuffer(args.num_seeds, args.total_timesteps, obs_dim, act_dim, device)
     use_model, num_real = args.real_ratio < 1, round(args.real_ratio * args.batch_size)
+    with enough_memory():
+        agent = SAC(rng, obs_dim, act_dim, args)
+        buffer = ReplayBuffer(args.num_seeds, args.total_timesteps, obs_dim, act_dim, device)
+        if use_model:
+            is_terminal = termination_rule(args.env_id)
+            model_rng = make_rng(args, MODEL_STREAM, device=device)
+            model = Ensemble(model_rng, obs_dim, act_dim, args)
+            groups = observation_groups(envs)
+            holdout = draw_holdout(make_rng(args, HOLDOUT_STREAM), buffer.capacity).to(device)
+            synthetic_buffer = ReplayBuffer(args.num_seeds, args.synthetic_buffer_size, obs_dim, act_dim, device)
+    networks = {"agent": agent, "actor_optimizer": agent.actor_optimizer, "q_optimizer": agent.q_optimizer}
+    networks |= {"a_optimizer": agent.a_optimizer}
+    buffers, generators = {"real": buffer}, rng
     if use_model:
-        is_terminal = termination_rule(args.env_id)
-        model_rng = make_rng(args, MODEL_STREAM, device=device)
-        model = Ensemble(model_rng, obs_dim, act_dim, args)
-        groups = observation_groups(envs)
-        holdout = draw_holdout(make_rng(args, HOLDOUT_STREAM), buffer.capacity).to(device)
-        synthetic_buffer = ReplayBuffer(args.num_seeds, args.synthetic_buffer_size, obs_dim, act_dim, device)
-    run_dirs = make_run_dirs(args)
-    writers = [make_writer(run_dir) for run_dir in run_dirs]
+        networks |= {"model": model, "model_optimizer": model.optimizer}
+        buffers, generators = buffers | {"synthetic": synthetic_buffer}, rng + model_rng
+    obs, _ = envs.reset(seed=[args.seed + k for k in range(args.num_seeds)])
+    if args.resume:
+        run_dirs, start, obs = load_checkpoint(args, networks, buffers, generators, envs)
+        writers = [make_writer(run_dir, resumed_at=start) for run_dir in run_dirs]
+    else:
+        run_dirs, start = make_run_dirs(args), 0
+        writers = [make_writer(run_dir) for run_dir in run_dirs]
+    threading.excepthook = lambda failure: None  # TensorBoard's thread: the same error reaches the loop with the next number
+    run_lock, signals, good = lock(run_dirs[0]), catch_signals(), state_of(networks)
 
     def to_tensor(x):  # (seeds, ...) -> (seeds, 1, ...): one row for each seed
         return torch.as_tensor(x, dtype=torch.float32, device=device).unsqueeze(1)
 
-    start_time = time.time()
-    progress = tqdm(total=args.total_timesteps, desc=f"{Path(__file__).stem} {args.env_id}", unit="step", smoothing=0.05)
-    obs, _ = envs.reset(seed=[args.seed + k for k in range(args.num_seeds)])
-    for step in range(1, args.total_timesteps + 1):
-        # Act: a sample of the policy, after some random steps
-        if step <= args.learning_starts:
-            actions = 2 * rand(rng, 1, act_dim) - 1  # (seeds, 1, act)
-        else:
-            with torch.no_grad():
-                actions, _ = agent.actor.sample(to_tensor(obs), randn(rng, 1, act_dim))
+    start_time, title = time.time(), f"{Path(__file__).stem} {args.env_id}"
+    progress = tqdm(total=args.total_timesteps, initial=start, desc=title, unit="step", smoothing=0.05)
+    try:
+        for step in range(start + 1, args.total_timesteps + 1):
+            # Act: a sample of the policy, after some random steps
+            if step <= args.learning_starts:
+                actions = 2 * rand(rng, 1, act_dim) - 1  # (seeds, 1, act)
+            else:
+                with torch.no_grad():
+                    actions, _ = agent.actor.sample(to_tensor(obs), randn(rng, 1, act_dim))
 
-        # Step and store; where an episode ended, `next_obs` is already the first one of the next episode
-        next_obs, rewards, terminations, truncations, infos = envs.step(actions.squeeze(1).cpu().numpy())
-        true_next_obs = next_obs.copy()
-        for k in np.flatnonzero(terminations | truncations):
-            true_next_obs[k] = infos["final_obs"][k]
-            episode = infos["final_info"]["episode"]
-            writers[k].add_scalar("charts/episodic_return", episode["r"][k], step)
-            writers[k].add_scalar("charts/episodic_length", episode["l"][k], step)
-            progress.set_postfix_str(f"return {episode['r'][k]:.1f}", refresh=False)
-        buffer.add(
-            Batch(to_tensor(obs), actions, to_tensor(rewards), to_tensor(true_next_obs), to_tensor(terminations))
-        )
-        obs = next_obs
+            # Step and store; where an episode ended, `next_obs` is already the first one of the next episode
+            if not actions.isfinite().all():
+                check_parameters(networks)  # names the cause, if the last update left it
+            check_finite({"an action": actions})
+            next_obs, rewards, terminations, truncations, infos = envs.step(actions.squeeze(1).cpu().numpy())
+            true_next_obs = next_obs.copy()
+            for k in np.flatnonzero(terminations | truncations):
+                true_next_obs[k] = infos["final_obs"][k]
+                episode = infos["final_info"]["episode"]
+                writers[k].add_scalar("charts/episodic_return", episode["r"][k], step)
+                writers[k].add_scalar("charts/episodic_length", episode["l"][k], step)
+                progress.set_postfix_str(f"return {episode['r'][k]:.1f}", refresh=False)
+            check_finite({"an observation": true_next_obs, "a reward": rewards})
+            buffer.add(
+                Batch(to_tensor(obs), actions, to_tensor(rewards), to_tensor(true_next_obs), to_tensor(terminations))
+            )
+            obs = next_obs
 
-        # Train the model, from its last weights, on all real transitions but the held out ones
-        if use_model and step >= args.learning_starts and (step - args.learning_starts) % args.model_train_interval == 0:
-            train_rows, holdout_rows = split_rows(holdout, buffer.size)
-            model.update_normalizer(buffer.sample(train_rows.unsqueeze(1)))
-            train_rows = bootstrap_rows(train_rows, args.ensemble_size, model_rng)
-            logs = train_model(model, buffer, train_rows, args.model_train_steps, args.model_batch_size, model_rng)
-            log(writers, logs | evaluate_model(model, buffer, holdout_rows, groups), step)
+            # Train the model, from its last weights, on all real transitions but the held out ones
+            if use_model and step >= args.learning_starts and (step - args.learning_starts) % args.model_train_interval == 0:
+                train_rows, holdout_rows = split_rows(holdout, buffer.size)
+                model.update_normalizer(buffer.sample(train_rows.unsqueeze(1)))
+                train_rows = bootstrap_rows(train_rows, args.ensemble_size, model_rng)
+                logs = train_model(model, buffer, train_rows, args.model_train_steps, args.model_batch_size, model_rng)
+                check_finite(logs)
+                log(writers, logs | evaluate_model(model, buffer, holdout_rows, groups), step)
 
-        # Imagine: replay the current policy inside the model
-        if use_model and step >= args.learning_starts:
-            length = rollout_length(args.rollout_schedule, step)
-            imagine(agent, model, buffer, synthetic_buffer, is_terminal, length, args.rollouts_per_step, model_rng)
+            # Imagine: replay the current policy inside the model
+            if use_model and step >= args.learning_starts:
+                length = rollout_length(args.rollout_schedule, step)
+                imagine(agent, model, buffer, synthetic_buffer, is_terminal, length, args.rollouts_per_step, model_rng)
 
-        # Update: all batches of this step are drawn at once
-        if step >= args.learning_starts:
-            batches = buffer.sample(randint(rng, buffer.size, args.utd_ratio, num_real))  # (seeds, utd, real, ...)
-            if use_model:
-                picks = randint(model_rng, synthetic_buffer.size, args.utd_ratio, args.batch_size - num_real)
-                batches = Batch(*(torch.cat(pair, 2) for pair in zip(batches, synthetic_buffer.sample(picks))))
-            noise = randn(rng, args.utd_ratio, 2, args.batch_size, act_dim)
-            for u in range(args.utd_ratio):
-                losses = agent.update(Batch(*(x[:, u] for x in batches)), noise[:, u])
+            # Update: all batches of this step are drawn at once
+            if step >= args.learning_starts:
+                batches = buffer.sample(randint(rng, buffer.size, args.utd_ratio, num_real))  # (seeds, utd, real, ...)
+                if use_model:
+                    picks = randint(model_rng, synthetic_buffer.size, args.utd_ratio, args.batch_size - num_real)
+                    batches = Batch(*(torch.cat(pair, 2) for pair in zip(batches, synthetic_buffer.sample(picks))))
+                noise = randn(rng, args.utd_ratio, 2, args.batch_size, act_dim)
+                for u in range(args.utd_ratio):
+                    losses = agent.update(Batch(*(x[:, u] for x in batches)), noise[:, u])
+
+                check_finite(losses)
+                if step % args.log_interval == 0:
+                    log(writers, losses, step)
+                    if use_model:
+                        log(writers, out_of_range(buffer, synthetic_buffer, args.rollouts_per_step * args.log_interval), step)
+                    sps = args.num_seeds * (step - start) / (time.time() - start_time)
+                    log(writers, {"charts/SPS": np.full(args.num_seeds, sps)}, step)
+
+            if step % args.eval_interval == 0 or step == args.total_timesteps:
+                results = evaluate(agent, eval_envs, args, step)
+                log(writers, results, step)
+                progress.set_postfix_str(f"eval return {results['eval/episodic_return'].mean():.1f}", refresh=False)
+                if args.capture_video:
+                    record_video(agent, args, run_dirs, step)
+            progress.update()
 
             if step % args.log_interval == 0:
-                log(writers, losses, step)
-                sps = args.num_seeds * step / (time.time() - start_time)
-                log(writers, {"charts/SPS": np.full(args.num_seeds, sps)}, step)
+                check_parameters(networks)
+                good = state_of(networks)
+            if step % args.checkpoint_interval == 0 or step == args.total_timesteps or signals:
+                check_parameters(networks)
+                path = save_checkpoint(
+                    run_dirs, writers, args, state_of(networks), buffers, generators, obs, envs.get_attr("state")
+                )
+                if signals:
+                    fail(f"{signal.Signals(signals[0]).name} at step {step}: --resume {path.parent} goes on", 128 + signals[0])
 
-        if step % args.eval_interval == 0 or step == args.total_timesteps:
-            results = evaluate(agent, eval_envs, args, step)
-            log(writers, results, step)
-            progress.set_postfix_str(f"eval return {results['eval/episodic_return'].mean():.1f}", refresh=False)
-            if args.capture_video:
-                record_video(agent, args, run_dirs, step)
-        progress.update()
-
-    progress.close()
-    if args.save_buffer:
-        save_buffer(buffer, observation_groups(envs), args, run_dirs)
-    if args.save_model:
-        save_agent(agent, args, run_dirs)
-    for closable in (envs, eval_envs, *writers):
-        closable.close()
+        if args.save_buffer:
+            save_buffer(buffer, observation_groups(envs), args, run_dirs)
+        if args.save_model:
+            save_agent(agent, args, run_dirs)
+    except FloatingPointError as error:
+        # The networks of at most --log-interval steps ago, with all data since. If the environment is to blame (its
+        # transition is not stored then), a new episode begins on resuming.
+        env_states = envs.get_attr("state") if buffer.size == step else [""] * args.num_seeds
+        path = save_checkpoint(run_dirs, writers, args, good, buffers, generators, obs, env_states)
+        fail(f"step {step}: {error}; the last good state is in {path}", 1)
+    except (MemoryError, RuntimeError) as error:
+        with enough_memory():
+            raise error
+    except OSError as error:
+        fail(f"{run_dirs[0]} can't be written to ({error}): --resume goes on from the last checkpoint", 1)
+    finally:
+        progress.close()
+        for closable in (envs, eval_envs, *writers):
+            with suppress(OSError):  # a full disk has been told of; all that a checkpoint needs was flushed before it
+                closable.close()
+        os.close(run_lock)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return run_dirs
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(parse_args())

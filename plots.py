@@ -17,6 +17,7 @@ flag that matters for what is learned, by that flag too. Lines and dots are inte
 import csv
 import glob
 import json
+import logging
 import math
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ import tyro
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
 
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # of a resumed run it warns that dropped steps are dropped
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
 
@@ -148,7 +150,7 @@ def load_runs(patterns, unfinished=False):
 # Flags that don't change what is learned, or that a figure shows anyway
 NOT_COMPARED = set(
     "script env_id seed num_seeds total_timesteps run_dir device num_threads compile eval_interval eval_episodes log_interval "
-    "checkpoint_interval resume save_buffer save_model capture_video evaluate target_normalization next_state_prediction "
+    "checkpoint_interval resume run_dirs save_buffer save_model capture_video evaluate target_normalization next_state_prediction "
     "model_hidden_dim".split()
 )
 

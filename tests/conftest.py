@@ -6,7 +6,7 @@ from pathlib import Path
 
 os.environ.setdefault("MUJOCO_GL", "disable")
 os.environ["OMP_NUM_THREADS"] = "1"
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "benchmark")]
 
 import gymnasium as gym  # noqa: E402
 import numpy as np  # noqa: E402

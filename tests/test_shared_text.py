@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = ["Args", "Random numbers", "Environment", "Networks", "Buffer", "Model", "Rollouts", "Updates", "Evaluation",
-         "Files and logs", "Main"]  # fmt: skip
+         "Files and logs", "Checkpoints", "Main"]  # fmt: skip
 
 # The exceptions: everything else that two scripts both have must be the same, byte for byte.
 DIFFERENT = {
