@@ -568,10 +568,10 @@ def fsync(path):
         os.close(handle)
 
 
-def make_writer(run_dir, resumed_at=None):
-    """A TensorBoard writer that has the flags as text; on resuming at a step, all that was logged after it is dropped."""
-    if resumed_at is not None:
-        return SummaryWriter(str(run_dir), purge_step=resumed_at + 1)
+def make_writer(run_dir, start=0):
+    """A TensorBoard writer that has the flags as text; with a step to resume from, what was logged after that is dropped."""
+    if start:
+        return SummaryWriter(str(run_dir), purge_step=start + 1)
     writer = SummaryWriter(str(run_dir))
     flags = json.loads((run_dir / "args.json").read_text())
     table = "\n".join(f"|{name}|{value}|" for name, value in flags.items())
@@ -692,6 +692,15 @@ def read_flags(resume):
 class Resumable(gym.Wrapper):
     """Gives an environment a `state` that can be read, saved as text, and set in another environment of the same task."""
 
+    def step(self, action):
+        """As ever, but where DMC's physics diverges, that is said in the same way as of any number that is not finite."""
+        try:
+            return self.env.step(action)
+        except RuntimeError as error:
+            if type(error).__name__ != "PhysicsError":
+                raise
+            raise FloatingPointError(f"NaN or infinity in the physics: {' '.join(str(error).split())}") from None
+
     def _parts(self):
         """Objects with plain numbers in their attributes (wrappers, the environment, DMC's task), the random generator,
         and MuJoCo's model and data; or None: only DMC's suite and Gymnasium's MuJoCo tasks lay open all that they hold."""
@@ -802,9 +811,8 @@ def save_checkpoint(run_dirs, writers, args, networks, buffers, generators, obs,
     return path
 
 
-def load_checkpoint(args, networks, buffers, generators, envs):
-    """Set everything to the newest checkpoint of --resume, or to that which it names. Returns run_dirs, step and obs."""
-    _, run_dirs = read_flags(args.resume)
+def load_checkpoint(run_dirs, args, networks, buffers, generators, envs):
+    """Set everything to the newest checkpoint of --resume, or to that which it names. Returns its step and observations."""
     files = sorted(run_dirs[0].glob("checkpoint-*.pt"))
     if not files:
         fail(f"--resume {args.resume}: there is no checkpoint in {run_dirs[0]}")
@@ -839,7 +847,7 @@ def load_checkpoint(args, networks, buffers, generators, envs):
         if file.name > path.name:
             file.rename(file.with_name(file.name + ".set-aside"))
     write_flags(args, run_dirs)
-    return run_dirs, step, obs
+    return step, obs
 
 
 def lock(run_dir):
@@ -884,14 +892,13 @@ def main(args):
     networks |= {"a_optimizer": agent.a_optimizer}
     buffers, generators = {"real": buffer}, rng
     obs, _ = envs.reset(seed=[args.seed + k for k in range(args.num_seeds)])
+    run_dirs, start = read_flags(args.resume)[1] if args.resume else make_run_dirs(args), 0
+    run_lock = lock(run_dirs[0])
     if args.resume:
-        run_dirs, start, obs = load_checkpoint(args, networks, buffers, generators, envs)
-        writers = [make_writer(run_dir, resumed_at=start) for run_dir in run_dirs]
-    else:
-        run_dirs, start = make_run_dirs(args), 0
-        writers = [make_writer(run_dir) for run_dir in run_dirs]
+        start, obs = load_checkpoint(run_dirs, args, networks, buffers, generators, envs)
+    writers = [make_writer(run_dir, start) for run_dir in run_dirs]
     threading.excepthook = lambda failure: None  # TensorBoard's thread: the same error reaches the loop with the next number
-    run_lock, signals, good = lock(run_dirs[0]), catch_signals(), state_of(networks)
+    signals, good = catch_signals(), state_of(networks)
 
     def to_tensor(x):  # (seeds, ...) -> (seeds, 1, ...): one row for each seed
         return torch.as_tensor(x, dtype=torch.float32, device=device).unsqueeze(1)
@@ -910,7 +917,7 @@ def main(args):
             # Step and store; where an episode ended, `next_obs` is already the first one of the next episode
             if not actions.isfinite().all():
                 check_parameters(networks)  # names the cause, if the last update left it
-            check_finite({"an action": actions})
+                check_finite({"an action": actions})
             next_obs, rewards, terminations, truncations, infos = envs.step(actions.squeeze(1).cpu().numpy())
             true_next_obs = next_obs.copy()
             for k in np.flatnonzero(terminations | truncations):
