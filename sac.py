@@ -969,8 +969,8 @@ def main(args):
         if args.save_model:
             save_agent(agent, args, run_dirs)
     except FloatingPointError as error:
-        # The networks of at most --log-interval steps ago, with all data since. If the environment is to blame (its
-        # transition is not stored then), a new episode begins on resuming.
+        # The networks of at most --log-interval steps ago, with all data since. If the transition of this step is not
+        # stored, the environment may be broken, or ahead of `obs`: then a new episode begins on resuming.
         env_states = envs.get_attr("state") if buffer.size == step else [""] * args.num_seeds
         path = save_checkpoint(run_dirs, writers, args, good, buffers, generators, obs, env_states)
         fail(f"step {step}: {error}; the last good state is in {path}", 1)

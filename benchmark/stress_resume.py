@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 SMALL = "--hidden-dim 32 --batch-size 32 --eval-episodes 1 --log-interval 1 --save-buffer --save-model --device cpu --num-seeds 2"
 MODEL = "--model-hidden-dim 32 --model-batch-size 32 --model-train-steps 20 --model-train-interval 100 --rollouts-per-step 20 \
---rollout-schedule 1:3:0:1000 --synthetic-buffer-size 5000 --utd-ratio 2"
+--rollout-schedule 1:3:0:1000 --synthetic-buffer-size 2000 --utd-ratio 2"
 
 
 @dataclass

@@ -143,6 +143,7 @@ def test_a_run_can_be_made_longer(script, tmp_path):
     (longer,) = run(script, tmp_path / "longer", save_model=True)
     assert resume(script, longer, "--total-timesteps", 180, "--save-model") == [longer]
     assert read_scalars(longer) == read_scalars(whole)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and signal.getsignal(signal.SIGINT) == signal.default_int_handler
     assert json.loads((longer / "args.json").read_text())["total_timesteps"] == 180
 
 
@@ -155,7 +156,6 @@ def test_a_signal_leaves_a_checkpoint_of_its_step(script, name, tmp_path, capsys
                  call=lambda: run(script, tmp_path / "runs", eval_interval=50, num_seeds=2))  # fmt: skip
     run_dirs = sorted((tmp_path / "runs").iterdir())
     assert checkpoints(run_dirs[0]) == [30, 50] and checkpoints(run_dirs[1]) == []
-    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler), "left as it was"
     monkeypatch.undo()
     resume(script, run_dirs[1])  # any of the seeds' directories names the run
     whole = run(script, tmp_path / "whole", eval_interval=50, num_seeds=2)
@@ -262,7 +262,7 @@ def test_a_flipped_bit_anywhere_is_found_or_harmless(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["an observation", "a reward", "an action", "losses/qf_loss", "the parameter agent.actor",
-                                  "an imagined state", "an imagined reward", "model/nll"])  # fmt: skip
+                                  "the physics", "an imagined state", "an imagined reward", "model/nll"])  # fmt: skip
 def test_nan_stops_the_run_with_a_checkpoint_of_the_last_good_state(script, what, tmp_path, capsys, monkeypatch):
     if script is sac and ("imagined" in what or "model" in what):
         pytest.skip("sac.py has no model")
@@ -288,6 +288,13 @@ def test_nan_stops_the_run_with_a_checkpoint_of_the_last_good_state(script, what
             return obs, rewards, *rest
 
         monkeypatch.setattr(gym.vector.SyncVectorEnv, "step", broken_step)
+    elif what == "the physics":  # what dm_control raises when a simulation diverges
+        step = gym.wrappers.RecordEpisodeStatistics.step
+
+        def diverge(result):
+            raise type("PhysicsError", (RuntimeError,), {})("mjWARN_BADQACC")
+
+        monkeypatch.setattr(gym.wrappers.RecordEpisodeStatistics, "step", lambda *a: at(77, diverge, step(*a)))
     elif what in ("losses/qf_loss", "the parameter agent.actor"):
         update = script.SAC.update
 
@@ -329,6 +336,9 @@ def test_nan_stops_the_run_with_a_checkpoint_of_the_last_good_state(script, what
     tensors += state["buffers"].get("synthetic", {"data": []})["data"] + list(state["networks"].get("model", {}).values())
     assert all(torch.isfinite(x).all() for x in tensors)
     assert len(state["buffers"]["real"]["data"][0][0]) == step
+    assert state["networks"]["actor_optimizer"]["state"][0]["step"] == 31, "as they were at the last log, of step 70"
+    to_blame = what in ("an observation", "a reward", "the physics", "an action", "the parameter agent.actor")
+    assert (state["env_states"] == [""]) == to_blame, "the environment is at another step than its last transition"
     resume(script, run_dir)
     last = read_scalars(run_dir)["losses/qf_loss"][-1]
     assert last[0] == 120 and np.isfinite(last[1])
@@ -420,3 +430,19 @@ def test_an_environment_that_keeps_its_state_to_itself_begins_a_new_episode(tmp_
     stored = np.load(run_dir / "buffer.npz")
     assert len(stored["obs"]) == 180 and stored["obs"][120, 0] == 0, "row 120 is a first step"
     assert np.array_equal(stored["next_obs"], stored["obs"] + [1, 0])
+
+
+def test_a_full_buffer_goes_on_overwriting_its_oldest_rows(script):
+    buffer, other = (script.ReplayBuffer(1, 10, 3, 1, "cpu") for _ in range(2))
+    for seed in range(2):
+        buffer.add(random_batch(1, 7, 3, 1, seed=seed, module=script))
+    other.load_state_dict(buffer.state_dict())
+    for one in (buffer, other):
+        one.add(random_batch(1, 4, 3, 1, seed=2, module=script))
+    assert (other.pos, other.size) == (buffer.pos, buffer.size) == (8, 10)
+    assert all(torch.equal(a, b) for a, b in zip(buffer.data, other.data))
+    larger = script.ReplayBuffer(1, 20, 3, 1, "cpu")  # as when a run is made longer
+    half = script.ReplayBuffer(1, 10, 3, 1, "cpu")
+    half.add(random_batch(1, 10, 3, 1, module=script))
+    larger.load_state_dict(half.state_dict())
+    assert (larger.pos, larger.size) == (10, 10)

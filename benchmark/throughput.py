@@ -1,0 +1,382 @@
+"""How fast the scripts are, beside what else one could run, and beside the bare matrix multiplications of the same shapes.
+
+    python benchmark/throughput.py                                   # ours and the floor
+    python benchmark/throughput.py --peers .venv-peers/bin/python --mbrl .venv-mbrl/bin/python
+
+Every implementation runs in a process of its own, pinned to one core or to two, and waits while another one is measured. One
+round measures each once, then the next round begins; the table has the medians over the rounds. benchmark/README.md says how
+to install the peers (Stable-Baselines3 and SBX in one virtual environment, mbrl in another).
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SHAPES = {"walker": (24, 6), "humanoid": (67, 21)}
+UPDATES, BATCH, HIDDEN, NETWORKS, WIDTH, ROLLOUTS = 20, 256, 256, 7, 200, 400
+ROWS = 20_000  # transitions in the buffers
+TASKS = {  # name: what one number is
+    "sac": f"ms for one SAC update (batch {BATCH}; all {UPDATES} of an environment step, sampling included)",
+    "ensemble": f"ms for one ensemble update ({NETWORKS} networks x batch {BATCH}, sampling included)",
+    "imagine": f"ms for {ROLLOUTS} imagined transitions",
+}
+ROOT = Path(__file__).parent.parent
+
+
+# ------------------------------------------------------------------------------------------------ Workers: ours
+def ours(compile):
+    """{task: function (obs_dim, act_dim) -> function to be timed, units in it}."""
+    import torch
+
+    sys.path.insert(0, str(ROOT))
+    import ftfl
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    args = ftfl.Args(device="cpu", compile=compile)
+
+    def parts(obs_dim, act_dim):
+        rng = ftfl.make_rng(args, 0)
+        buffer = ftfl.ReplayBuffer(1, ROWS, obs_dim, act_dim, "cpu")
+        buffer.add(ftfl.Batch(*(torch.randn(1, ROWS, *x.shape[2:]) for x in buffer.data)))
+        buffer.data.terminations.zero_()
+        return rng, buffer
+
+    def sac(obs_dim, act_dim):
+        rng, buffer = parts(obs_dim, act_dim)
+        agent = ftfl.SAC(rng, obs_dim, act_dim, args)
+        num_real = round(args.real_ratio * BATCH)
+
+        def updates():  # as main() does them, a batch of real and synthetic rows
+            picks = ftfl.randint(rng, ROWS, UPDATES, num_real), ftfl.randint(rng, ROWS, UPDATES, BATCH - num_real)
+            batches = ftfl.Batch(*(torch.cat(pair, 2) for pair in zip(*(buffer.sample(rows) for rows in picks))))
+            noise = ftfl.randn(rng, UPDATES, 2, BATCH, act_dim)
+            for u in range(UPDATES):
+                agent.update(ftfl.Batch(*(x[:, u] for x in batches)), noise[:, u])
+
+        return updates, UPDATES
+
+    def ensemble(obs_dim, act_dim):
+        rng, buffer = parts(obs_dim, act_dim)
+        model = ftfl.Ensemble(rng, obs_dim, act_dim, args)
+        rows = ftfl.bootstrap_rows(torch.arange(ROWS)[None], NETWORKS, rng)
+        return lambda: ftfl.train_model(model, buffer, rows, UPDATES, BATCH, rng), UPDATES
+
+    def imagine(obs_dim, act_dim):
+        rng, buffer = parts(obs_dim, act_dim)
+        agent, model = ftfl.SAC(rng, obs_dim, act_dim, args), ftfl.Ensemble(rng, obs_dim, act_dim, args)
+        synthetic = ftfl.ReplayBuffer(1, 10 * ROLLOUTS, obs_dim, act_dim, "cpu")
+        never = ftfl.termination_rule("dm_control/walker-walk-v0")
+        return lambda: ftfl.imagine(agent, model, buffer, synthetic, never, 1, ROLLOUTS, rng), 1
+
+    return {"sac": sac, "ensemble": ensemble, "imagine": imagine}
+
+
+def floor():
+    """The matrix multiplications alone: of each layer its forward, and what backward needs of its two, in one batched call."""
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+    def layer(stack, rows, a, b, weights=True, inputs=True):
+        """Products of one linear layer of `stack` networks: forward, gradient of the weights, gradient of the inputs."""
+        x, w, y = torch.randn(stack, rows, a), torch.randn(stack, a, b), torch.randn(stack, rows, b)
+        products = [(x, w)] + [(x.transpose(1, 2), y)] * weights + [(y, w.transpose(1, 2))] * inputs
+        out = [torch.empty(*p.shape[:2], q.shape[2]) for p, q in products]
+        return [(p, q, o) for (p, q), o in zip(products, out)]
+
+    def network(stack, dims, rows, weights=True, inputs=True, first_input=False):
+        pairs = list(zip(dims, dims[1:]))
+        return [p for i, (a, b) in enumerate(pairs) for p in layer(stack, rows, a, b, weights, inputs and (i > 0 or first_input))]
+
+    def run(products, times=1):
+        def all_products():
+            for _ in range(times):
+                for a, b, out in products:
+                    torch.bmm(a, b, out=out)
+
+        return all_products
+
+    def sac(obs_dim, act_dim):
+        actor, critic = [obs_dim, HIDDEN, HIDDEN, 2 * act_dim], [obs_dim + act_dim, HIDDEN, HIDDEN, 1]
+        products = network(1, actor, BATCH, False, False) + network(2, critic, BATCH, False, False)  # the target
+        products += network(2, critic, BATCH)  # the critics' loss
+        products += network(1, actor, BATCH) + network(2, critic, BATCH, False, True, True)  # the actor's, through the critics
+        return run(products, UPDATES), UPDATES
+
+    def ensemble(obs_dim, act_dim):
+        return run(network(NETWORKS, [obs_dim + act_dim] + 4 * [WIDTH] + [2 * obs_dim + 2], BATCH), UPDATES), UPDATES
+
+    def imagine(obs_dim, act_dim):
+        actor = network(1, [obs_dim, HIDDEN, HIDDEN, 2 * act_dim], ROLLOUTS, False, False)
+        # each row by one of the networks would do: a seventh of what all networks on all rows take
+        model = network(NETWORKS, [obs_dim + act_dim] + 4 * [WIDTH] + [2 * obs_dim + 2], -(-ROLLOUTS // NETWORKS), False, False)
+        return run(actor + model), 1
+
+    return {"sac": sac, "ensemble": ensemble, "imagine": imagine}
+
+
+# ------------------------------------------------------------------------------------------------ Workers: peers
+def random_env(obs_dim, act_dim):
+    """An environment of these sizes, for peers that can't be made without one."""
+    import gymnasium as gym
+    import numpy as np
+
+    class Random(gym.Env):
+        observation_space = gym.spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
+        action_space = gym.spaces.Box(-1, 1, (act_dim,), np.float32)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(obs_dim, np.float32), {}
+
+        def step(self, action):
+            return np.random.randn(obs_dim).astype(np.float32), 0.1, False, False, {}
+
+    return Random()
+
+
+def stable_baselines(library):
+    """SAC of Stable-Baselines3 ("sb3") or of SBX, with the sizes of ours."""
+
+    def sac(obs_dim, act_dim):
+        import numpy as np
+        from stable_baselines3.common.logger import configure
+
+        if library == "sb3":
+            import torch
+            from stable_baselines3 import SAC
+
+            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+            kwargs = {"policy_kwargs": {"net_arch": [HIDDEN, HIDDEN]}, "device": "cpu"}
+        else:
+            from sbx import SAC
+
+            kwargs = {"policy_kwargs": {"net_arch": [HIDDEN, HIDDEN]}}
+        env = random_env(obs_dim, act_dim)
+        model = SAC("MlpPolicy", env, buffer_size=ROWS, batch_size=BATCH, gradient_steps=UPDATES, seed=1, **kwargs)
+        model.set_logger(configure(None, []))
+        for _ in range(ROWS):
+            a, b = np.random.randn(2, 1, obs_dim).astype(np.float32)
+            action = np.random.uniform(-1, 1, (1, act_dim)).astype(np.float32)
+            model.replay_buffer.add(a, b, action, np.random.randn(1).astype(np.float32), np.zeros(1), [{}])
+        if library == "sb3":
+            return lambda: model.train(gradient_steps=UPDATES, batch_size=BATCH), UPDATES
+        return lambda: model.train(batch_size=BATCH, gradient_steps=UPDATES), UPDATES
+
+    return {"sac": sac}
+
+
+def mbrl():
+    """The SAC that mbrl ships (pranz24's), and its GaussianMLP ensemble."""
+    from types import SimpleNamespace
+
+    import numpy as np
+    import torch
+    from mbrl.models import GaussianMLP, OneDTransitionRewardModel
+    from mbrl.third_party.pytorch_sac_pranz24.sac import SAC
+    from mbrl.util import ReplayBuffer
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    silu = {"_target_": "torch.nn.SiLU"}
+
+    def filled(obs_dim, act_dim):
+        buffer = ReplayBuffer(ROWS, (obs_dim,), (act_dim,), rng=np.random.default_rng(0))
+        for _ in range(ROWS):
+            buffer.add(np.random.randn(obs_dim), np.random.randn(act_dim), np.random.randn(obs_dim), 0.1, False, False)
+        return buffer
+
+    def sac(obs_dim, act_dim):
+        space = SimpleNamespace(shape=(act_dim,), high=np.ones(act_dim), low=-np.ones(act_dim))
+        args = SimpleNamespace(gamma=0.99, tau=0.005, alpha=0.2, policy="Gaussian", target_update_interval=1, hidden_size=HIDDEN,
+                               automatic_entropy_tuning=True, target_entropy=-act_dim / 2, device="cpu", lr=3e-4)  # fmt: skip
+        agent, memory = SAC(obs_dim, space, args), filled(obs_dim, act_dim)
+        return lambda: [agent.update_parameters(memory, BATCH, u, reverse_mask=True) for u in range(UPDATES)], UPDATES
+
+    def parts(obs_dim, act_dim):
+        net = GaussianMLP(obs_dim + act_dim, obs_dim + 1, "cpu", 4, NETWORKS, WIDTH, activation_fn_cfg=silu, propagation_method="random_model")
+        model = OneDTransitionRewardModel(net, normalize=True, num_elites=5)
+        model.set_elite(range(5))
+        return model, filled(obs_dim, act_dim)
+
+    def ensemble(obs_dim, act_dim):
+        from mbrl.util.replay_buffer import BootstrapIterator
+
+        model, buffer = parts(obs_dim, act_dim)
+        model.update_normalizer(buffer.get_all())
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-4, weight_decay=5e-5)
+        batches = BootstrapIterator(buffer.get_all(), BATCH, NETWORKS, rng=np.random.default_rng(0))
+
+        def updates():
+            done = 0
+            while done < UPDATES:
+                for batch in batches:
+                    model.update(batch, optimizer)
+                    done += 1
+                    if done == UPDATES:
+                        break
+
+        return updates, UPDATES
+
+    def imagine(obs_dim, act_dim):
+        model, buffer = parts(obs_dim, act_dim)
+        model.update_normalizer(buffer.get_all())
+        rng = torch.Generator().manual_seed(0)
+        agent_act = np.random.randn(ROLLOUTS, act_dim).astype(np.float32)  # without the policy, which ours includes
+
+        def step():
+            obs = buffer.sample(ROLLOUTS).obs.astype(np.float32)
+            state = model.reset(torch.from_numpy(obs), rng)
+            with torch.no_grad():
+                model.sample(torch.from_numpy(agent_act), state, deterministic=False, rng=rng)
+
+        return step, 1
+
+    return {"sac": sac, "ensemble": ensemble, "imagine": imagine}
+
+
+WORKERS = {
+    "floor": floor,
+    "ours": lambda: ours(False),
+    "ours --compile": lambda: ours(True),
+    "SB3": lambda: stable_baselines("sb3"),
+    "SBX": lambda: stable_baselines("sbx"),
+    "mbrl": mbrl,
+}
+
+
+def work(name):
+    """A worker: reads "task obs act" lines, answers each with the milliseconds per unit, or with "none"."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
+    tasks, ready = WORKERS[name](), {}
+    for line in sys.stdin:
+        task, obs_dim, act_dim = line.split()
+        if task not in tasks:
+            print("none", file=answers, flush=True)
+            continue
+        if line not in ready:
+            ready = {line: tasks[task](int(obs_dim), int(act_dim))}
+            for _ in range(3):
+                ready[line][0]()  # warm up, and compile
+        function, units = ready[line]
+        calls = 1 if units > 1 else 20
+        begin = time.perf_counter()
+        for _ in range(calls):
+            function()
+        print(1000 * (time.perf_counter() - begin) / (calls * units), file=answers, flush=True)
+
+
+# ------------------------------------------------------------------------------------------------ Whole steps
+def steps_per_second(script, utd, env_id, threads):
+    """Environment steps per second of a whole run, once warmed up; model training at its default 20 batches per step."""
+    program = """
+import sys, time, tempfile
+sys.path.insert(0, sys.argv.pop(1)); script, utd, env_id, threads, steps = sys.argv[1:]
+module, steps = __import__(script), int(steps)
+times, update = [], module.tqdm.update
+module.tqdm.update = lambda self, *a: (times.append(time.perf_counter()) if self.unit == "step" else None, update(self, *a))[1]
+model = {"model_train_interval": 10, "model_train_steps": 200} if script != "sac" else {}
+with tempfile.TemporaryDirectory() as folder:
+    module.main(module.Args(env_id=env_id, utd_ratio=int(utd), learning_starts=1000, total_timesteps=1000 + steps, num_threads=int(threads),
+                eval_interval=10**9, eval_episodes=1, run_dir=folder, device="cpu", checkpoint_interval=10**9, **model))
+warm = 1000 + steps // 3 // 10 * 10
+print((len(times) - 2 - warm) / (times[-2] - times[warm]))
+"""
+    steps = 400 if utd == 1 and script == "sac" else 60
+    command = [*pinned(threads), sys.executable, "-c", program, str(ROOT), script, str(utd), env_id, str(threads), str(steps)]
+    done = subprocess.run(command, env=environment(threads), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return float(done.stdout.split()[-1])
+
+
+# ------------------------------------------------------------------------------------------------ Coordinator
+def pinned(threads):
+    return ["taskset", "-c", ",".join(str(core) for core in range(threads))]
+
+
+def environment(threads):
+    flags = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
+    return os.environ | {"OMP_NUM_THREADS": str(threads), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "MUJOCO_GL": "disable"}
+
+
+def measure(pythons, threads, rounds, names):
+    """{(shape, task): {worker: [ms, ...]}} at a number of threads."""
+    workers = {}
+    for name in names:
+        command = [*pinned(threads), pythons.get(name, sys.executable), __file__, "--worker", name]
+        log = open(f"/tmp/throughput-{name.replace(' ', '')}.log", "w")
+        workers[name] = subprocess.Popen(command, env=environment(threads), stdin=-1, stdout=-1, stderr=log, text=True)
+    results = {}
+    for shape, (obs_dim, act_dim) in SHAPES.items():
+        for task in TASKS:
+            results[shape, task] = {name: [] for name in workers}
+            for _ in range(rounds):
+                for name, worker in workers.items():
+                    print(task, obs_dim, act_dim, file=worker.stdin, flush=True)
+                    answer = worker.stdout.readline().strip()
+                    assert answer, f"{name} died: see {log.name}"
+                    if answer != "none":
+                        results[shape, task][name].append(float(answer))
+            medians = {name: statistics.median(times) for name, times in results[shape, task].items() if times}
+            print(f"{threads} thread{'s' * (threads > 1)}, {shape}, {task}: " + ", ".join(f"{n} {t:.2f}" for n, t in medians.items()), flush=True)
+    for worker in workers.values():
+        worker.stdin.close()
+        worker.wait()
+    return results
+
+
+def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, ...] = (1, 2), steps: bool = True, out: str = "throughput.json"):
+    """Measure, print a table of ratios and write all numbers as JSON.
+
+    Args:
+        peers: python of a virtual environment with stable-baselines3 and sbx-rl
+        mbrl: python of a virtual environment with mbrl
+        rounds: measurements of each
+        threads: numbers of threads, each pinned to as many cores
+        steps: measure whole environment steps too
+        out: the JSON file
+    """
+    names = ["floor", "ours", "ours --compile"] + ["SB3", "SBX"] * bool(peers) + ["mbrl"] * bool(mbrl)
+    pythons = {"SB3": peers, "SBX": peers, "mbrl": mbrl}
+    record = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "rounds": rounds, "ms": [], "steps_per_second": []}
+    rows = []
+    for count in threads:
+        for (shape, task), times in measure(pythons, count, rounds, names).items():
+            medians = {name: statistics.median(values) for name, values in times.items() if values}
+            record["ms"].append({"threads": count, "shape": shape, "task": task, "medians": medians, "all": times})
+            cells = [f"{medians[n]:.2f} ({medians[n] / medians['floor']:.2f})" if n in medians else "-" for n in names]
+            rows.append([str(count), shape, task, *cells])
+        for script, utd in [("sac", 1), ("sac", 20), ("mbpo", 20), ("ftfl", 1), ("ftfl", 20)] * steps:
+            for env_id in ("dm_control/walker-walk-v0", "dm_control/humanoid-stand-v0"):
+                speed = statistics.median(steps_per_second(script, utd, env_id, count) for _ in range(3))
+                record["steps_per_second"].append({"threads": count, "script": script, "utd": utd, "env_id": env_id, "value": speed})
+                print(f"{count} thread{'s' * (count > 1)}, {script}.py, UTD {utd}, {env_id}: {speed:.2f} steps/s", flush=True)
+    Path(out).write_text(json.dumps(record, indent=1) + "\n")
+    print(f"\n{record['machine']}, {record['date']}; medians of {rounds} rounds, ms (times the floor)\n")
+    print("| threads | shape | task | " + " | ".join(names) + " |\n" + "|---" * (3 + len(names)) + "|")
+    print("\n".join("| " + " | ".join(row) + " |" for row in rows))
+    print("\n" + "\n".join(f"{name}: {text}" for name, text in TASKS.items()))
+    print("\n| threads | script | UTD | task | environment steps per second |\n|---|---|---|---|---|")
+    for r in record["steps_per_second"]:
+        print(f"| {r['threads']} | {r['script']}.py | {r['utd']} | {r['env_id']} | {r['value']:.2f} |")
+
+
+def machine():
+    """The processor's name and the number of cores."""
+    try:
+        name = next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line)
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        work(sys.argv[2])
+    else:
+        import tyro
+
+        tyro.cli(main)
