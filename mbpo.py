@@ -53,6 +53,8 @@ class Args:
     """auto (a GPU if there is one), cpu, cuda or cuda:N"""
     num_threads: int = 1
     """CPU threads; two runs with one thread each do more than one run with two"""
+    compile: bool = False
+    """compile the losses with torch.compile, as CUDA graphs on a GPU (on a CPU it is slower: benchmark/README.md)"""
 
     # The agent
     learning_starts: int = 10_000
@@ -305,6 +307,14 @@ def observation_groups(envs):
 
 
 # ------------------------------------------------------------------------------------------------ Networks
+def compiled(function, device):
+    """torch.compile; on a GPU as a CUDA graph, one launch for all kernels of a loss, whose next call overwrites its outputs."""
+    if device.type == "cpu":
+        return torch.compile(function)
+    graph = torch.compile(function, mode="reduce-overhead")
+    return lambda *inputs: tuple(x.clone() for x in graph(*inputs))
+
+
 class Linear(nn.Module):
     """A stack of linear layers, one per seed and per entry of `stack`, in one batched matmul. Initialized as nn.Linear."""
 
@@ -458,6 +468,8 @@ class Ensemble(nn.Module):
         if self.learned_logvar_bounds:
             groups += [{"params": [self.max_logvar, self.min_logvar]}]
         self.optimizer = torch.optim.Adam(groups, lr=args.model_lr, fused=True)
+        if args.compile:
+            self.losses = compiled(self.losses, device)
 
     def forward(self, obs, actions):
         """Mean and log-variance of the targets, (seeds, networks, batch, obs + 1), from obs (seeds, networks or 1, batch,
@@ -469,6 +481,12 @@ class Ensemble(nn.Module):
         logvar = self.max_logvar - F.softplus(self.max_logvar - logvar)  # a soft clamp, with a gradient beyond the bound
         logvar = self.min_logvar + F.softplus(logvar - self.min_logvar)
         return mean, logvar
+
+    def losses(self, batch):
+        """Both parts of the Gaussian negative log-likelihood of a Batch (seeds, networks, batch, ...), (seeds, networks)."""
+        mean, logvar = self(batch.obs, batch.actions)
+        mse_loss = ((mean - self.targets(batch)).square() * (-logvar).exp()).mean((2, 3))
+        return mse_loss, logvar.mean((2, 3))
 
     def targets(self, batch):
         """What the networks are trained on, (..., obs + 1): the state change s' - s, and the reward last."""
@@ -524,9 +542,7 @@ def train_model(model, buffer, train_rows, num_steps, batch_size, rng):
     for _ in tqdm(range(num_steps), desc="model", unit="batch", leave=False, delay=2):
         picks = randint(rng, num_rows, num_networks, batch_size)
         batch = buffer.sample(torch.take_along_dim(train_rows, picks, -1))  # (seeds, networks, batch, ...)
-        mean, logvar = model(batch.obs, batch.actions)
-        mse_loss = ((mean - model.targets(batch)).square() * (-logvar).exp()).mean((2, 3))  # (seeds, networks)
-        variance_loss = logvar.mean((2, 3))
+        mse_loss, variance_loss = model.losses(batch)
         loss = (mse_loss + variance_loss).sum()
         if model.learned_logvar_bounds:
             loss = loss + 0.01 * (model.max_logvar - model.min_logvar).sum()
@@ -663,6 +679,9 @@ class SAC(nn.Module):
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=args.actor_lr, fused=True)
         self.q_optimizer = torch.optim.Adam(self.qf.parameters(), lr=args.critic_lr, fused=True)
         self.a_optimizer = torch.optim.Adam([self.log_alpha], lr=args.alpha_lr, fused=True)
+        if args.compile:
+            self.critic_loss = compiled(self.critic_loss, rng[0].device)
+            self.actor_loss = compiled(self.actor_loss, rng[0].device)
 
     @torch.no_grad()
     def q_target(self, batch, noise):
@@ -674,30 +693,40 @@ class SAC(nn.Module):
         next_q = self.qf_target(batch.next_obs, next_actions).min(1).values - self.log_alpha.exp() * next_log_probs
         return batch.rewards + self.gamma * (1 - batch.terminations) * next_q
 
+    def critic_loss(self, batch, noise):
+        """Mean of (Q_i(s, a) - y)^2 over the batch, (seeds, 2), and the Q_i, (seeds, 2, batch)."""
+        target = self.q_target(batch, noise)
+        q_values = self.qf(batch.obs, batch.actions)
+        return (q_values - target.unsqueeze(1)).square().mean(-1), q_values.detach()
+
+    def actor_loss(self, batch, noise, alpha):
+        """Mean of alpha log pi(a|s) - min(Q1, Q2)(s, a), a ~ pi(.|s), over the batch, (seeds,), and the log pi, (seeds, batch)."""
+        actions, log_probs = self.actor.sample(batch.obs, noise)
+        min_q = self.qf(batch.obs, actions).min(1).values
+        return (alpha * log_probs - min_q).mean(-1), log_probs.detach()
+
     def update(self, batch, noise):
         """One gradient step of critics, actor and temperature, then of the target critics.
 
         batch: a Batch of (seeds, batch, ...). noise: standard normal, (seeds, 2, batch, act), for the next and the
         current action. Losses are means over the batch and sums over the seeds, so each seed's gradient is its own.
-        Returns what to log, (seeds,) each.
+        Returns what to log, (seeds, ...) each; `log` takes the means, only for updates that are logged.
         """
-        target = self.q_target(batch, noise[:, 0])
-        q_values = self.qf(batch.obs, batch.actions)  # (seeds, 2, batch)
-        qf_loss = (q_values - target.unsqueeze(1)).square().mean(-1)  # (seeds, 2)
+        qf_loss, q_values = self.critic_loss(batch, noise[:, 0])
         self.q_optimizer.zero_grad()
         qf_loss.sum().backward()
         self.q_optimizer.step()
 
         alpha = self.log_alpha.exp()  # (seeds, 1)
-        actions, log_probs = self.actor.sample(batch.obs, noise[:, 1])
-        min_q = self.qf(batch.obs, actions).min(1).values
-        actor_loss = (alpha.detach() * log_probs - min_q).mean(-1)  # (seeds,)
+        self.qf.requires_grad_(False)  # the actor's loss goes through the critics, but does not train them
+        actor_loss, log_probs = self.actor_loss(batch, noise[:, 1], alpha.detach())
         self.actor_optimizer.zero_grad()
-        actor_loss.sum().backward(inputs=list(self.actor.parameters()))  # no gradients for the critics' own weights
+        actor_loss.sum().backward()
         self.actor_optimizer.step()
+        self.qf.requires_grad_(True)
 
         # Some code multiplies by log alpha here; we use alpha itself, the gradient of the dual (Haarnoja et al. 2018).
-        alpha_loss = (-alpha * (log_probs.detach() + self.target_entropy)).mean(-1)  # (seeds,)
+        alpha_loss = (-alpha * (log_probs + self.target_entropy)).mean(-1)  # (seeds,)
         self.a_optimizer.zero_grad()
         alpha_loss.sum().backward()
         self.a_optimizer.step()
@@ -705,11 +734,11 @@ class SAC(nn.Module):
         with torch.no_grad():
             torch._foreach_lerp_(list(self.qf_target.parameters()), list(self.qf.parameters()), self.tau)
         return {
-            "losses/qf1_values": q_values[:, 0].mean(-1).detach(),
-            "losses/qf2_values": q_values[:, 1].mean(-1).detach(),
-            "losses/qf_loss": qf_loss.mean(-1).detach(),
+            "losses/qf1_values": q_values[:, 0],
+            "losses/qf2_values": q_values[:, 1],
+            "losses/qf_loss": qf_loss.detach(),
             "losses/actor_loss": actor_loss.detach(),
-            "losses/alpha": alpha.squeeze(-1).detach(),
+            "losses/alpha": alpha.detach(),
             "losses/alpha_loss": alpha_loss.detach(),
         }
 
@@ -848,9 +877,9 @@ def make_writer(run_dir, start=0):
 
 
 def log(writers, scalars, step):
-    """Write {tag: (seeds,) values} to each seed's writer; nan is left out."""
+    """Write the means of {tag: values (seeds, ...)} to each seed's writer; nan is left out."""
     for tag, values in scalars.items():
-        for writer, value in zip(writers, torch.as_tensor(values).tolist()):
+        for writer, value in zip(writers, torch.as_tensor(values).reshape(len(writers), -1).mean(1).tolist()):
             if not math.isnan(value):
                 writer.add_scalar(tag, value, step)
 
@@ -965,7 +994,7 @@ def fit_saved_buffer(args):
 # ------------------------------------------------------------------------------------------------ Checkpoints
 # What --resume may change: the rest of the flags are those of the run
 MAY_CHANGE = set(
-    "total_timesteps device num_threads eval_interval log_interval checkpoint_interval resume save_buffer save_model "
+    "total_timesteps device num_threads compile eval_interval log_interval checkpoint_interval resume save_buffer save_model "
     "capture_video".split()
 )
 

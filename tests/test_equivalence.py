@@ -25,7 +25,7 @@ def assert_same(run_a, run_b):
         assert len(scalars_a["losses/qf_loss"]) > 190
         assert agent_a.keys() == agent_b.keys()
         assert all(torch.equal(agent_a[name], agent_b[name]) for name in agent_a)
-    assert run_a[0][0] != run_a[1][0], "the two seeds are the same run"
+    assert len(run_a) == 1 or run_a[0][0] != run_a[1][0], "the two seeds are the same run"
 
 
 @pytest.mark.parametrize("env_id", TASKS)
@@ -60,3 +60,15 @@ def test_evaluation_leaves_training_alone(script, tmp_path):
         return scalars["losses/qf_loss"], scalars["charts/episodic_return"]
 
     assert losses(20) == losses(60)
+
+
+def test_compiled_scripts_are_the_same_as_one_another_too(tmp_path):
+    """And near the eager ones: the same numbers but for the order of sums."""
+    flags = {"utd_ratio": 2, "num_seeds": 1, "compile": True, "total_timesteps": 260}
+    of_mbpo = run(mbpo, tmp_path / "model", "Hopper-v5", **flags)
+    off = {"target_normalization": False, "next_state_prediction": "residual"}
+    assert_same(of_mbpo, run(ftfl, tmp_path / "model", "Hopper-v5", **flags, **off))
+    assert_same(run(sac, tmp_path / "real", "Hopper-v5", **flags), run(mbpo, tmp_path / "real", "Hopper-v5", **flags, real_ratio=1.0))
+    (eager, _), *_ = run(mbpo, tmp_path / "eager", "Hopper-v5", **flags | {"compile": False})
+    for tag in ("model/nll", "losses/qf_loss", "losses/actor_loss"):
+        assert [v for _, v in of_mbpo[0][0][tag][:5]] == pytest.approx([v for _, v in eager[tag][:5]], rel=1e-3), tag

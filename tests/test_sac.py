@@ -98,7 +98,7 @@ def test_update_moves_critics_actor_and_temperature_the_right_way(script, log_al
     agent.log_alpha.data.fill_(0)
     for _ in range(100):
         last = agent.update(batch._replace(terminations=torch.ones(1, 200)), noise)
-    assert last["losses/qf_loss"] < first["losses/qf_loss"] and last["losses/qf_loss"] < 0.05
+    assert last["losses/qf_loss"].mean() < min(first["losses/qf_loss"].mean(), 0.05)
 
 
 def test_actor_update_uses_the_smaller_critic_and_leaves_critics_their_gradients(script):
