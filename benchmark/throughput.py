@@ -271,25 +271,38 @@ def work(name):
 
 # ------------------------------------------------------------------------------------------------ Whole steps
 def steps_per_second(script, utd, env_id, threads):
-    """Environment steps per second of a whole run, once warmed up; model training at its default 20 batches per step."""
+    """Environment steps per second of a whole run after its random steps, the median over stretches of ten steps; and the share
+    of that time in updates, model training and imagination. Model training at its default of 20 batches per step."""
     program = """
-import sys, time, tempfile
+import statistics, sys, time, tempfile
 sys.path.insert(0, sys.argv.pop(1)); script, utd, env_id, threads, steps = sys.argv[1:]
 module, steps = __import__(script), int(steps)
 times, update = [], module.tqdm.update
 module.tqdm.update = lambda self, *a: (times.append(time.perf_counter()) if self.unit == "step" else None, update(self, *a))[1]
+spent = [0.0]
+def timed(function):
+    def call(*a, **k):
+        begin = time.perf_counter()
+        try:
+            return function(*a, **k)
+        finally:
+            spent[0] += time.perf_counter() - begin
+    return call
+module.SAC.update = timed(module.SAC.update)
+if script != "sac":
+    module.train_model, module.imagine = timed(module.train_model), timed(module.imagine)
 model = {"model_train_interval": 10, "model_train_steps": 200} if script != "sac" else {}
 with tempfile.TemporaryDirectory() as folder:
     module.main(module.Args(env_id=env_id, utd_ratio=int(utd), learning_starts=1000, total_timesteps=1000 + steps, num_threads=int(threads),
                 eval_interval=10**9, eval_episodes=1, run_dir=folder, device="cpu", checkpoint_interval=10**9, **model))
-warm = 1000 + steps // 3 // 10 * 10
-print((len(times) - 2 - warm) / (times[-2] - times[warm]))
+chunks = [10 / (b - a) for a, b in zip(times[1009::10], times[1019::10])]
+print(statistics.median(chunks), spent[0] / (times[-2] - times[999]))
 """
-    steps = 400 if utd == 1 and script == "sac" else 60
+    steps = 400 if utd == 1 and script == "sac" else 50
     command = [*pinned(threads), sys.executable, "-c", program, str(ROOT), script, str(utd), env_id, str(threads), str(steps)]
     done = subprocess.run(command, env=environment(threads), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    return float(done.stdout.split()[-1])
+    return tuple(float(x) for x in done.stdout.split()[-2:])
 
 
 # ------------------------------------------------------------------------------------------------ Coordinator
@@ -351,17 +364,18 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
             rows.append([str(count), shape, task, *cells])
         for script, utd in [("sac", 1), ("sac", 20), ("mbpo", 20), ("ftfl", 1), ("ftfl", 20)] * steps:
             for env_id in ("dm_control/walker-walk-v0", "dm_control/humanoid-stand-v0"):
-                speed = statistics.median(steps_per_second(script, utd, env_id, count) for _ in range(3))
-                record["steps_per_second"].append({"threads": count, "script": script, "utd": utd, "env_id": env_id, "value": speed})
-                print(f"{count} thread{'s' * (count > 1)}, {script}.py, UTD {utd}, {env_id}: {speed:.2f} steps/s", flush=True)
+                speed, share = steps_per_second(script, utd, env_id, count)
+                row = {"threads": count, "script": script, "utd": utd, "env_id": env_id, "value": speed, "share": share}
+                record["steps_per_second"].append(row)
+                print(f"{count} thread{'s' * (count > 1)}, {script}.py, UTD {utd}, {env_id}: {speed:.2f} steps/s, {share:.1%}", flush=True)
     Path(out).write_text(json.dumps(record, indent=1) + "\n")
     print(f"\n{record['machine']}, {record['date']}; medians of {rounds} rounds, ms (times the floor)\n")
     print("| threads | shape | task | " + " | ".join(names) + " |\n" + "|---" * (3 + len(names)) + "|")
     print("\n".join("| " + " | ".join(row) + " |" for row in rows))
     print("\n" + "\n".join(f"{name}: {text}" for name, text in TASKS.items()))
-    print("\n| threads | script | UTD | task | environment steps per second |\n|---|---|---|---|---|")
+    print("\n| threads | script | UTD | task | environment steps per second | of the time in updates and model |\n|---|---|---|---|---|---|")
     for r in record["steps_per_second"]:
-        print(f"| {r['threads']} | {r['script']}.py | {r['utd']} | {r['env_id']} | {r['value']:.2f} |")
+        print(f"| {r['threads']} | {r['script']}.py | {r['utd']} | {r['env_id']} | {r['value']:.2f} | {r['share']:.0%} |")
 
 
 def machine():
