@@ -1,6 +1,6 @@
 # make demo        installs into .venv, fits both models, trains MBPO and FTFL side by side, draws one figure: 15 minutes
 # make forensics   installs into .venv, fits the model of all four switch settings to saved transitions: 10 minutes
-# make test        installs into .venv, runs the tests: 8 minutes
+# make test        installs into .venv, runs the tests: 10 minutes
 SHELL := /bin/bash
 RIGHT_PYTHON := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c "$(RIGHT_PYTHON)" 2>/dev/null && echo $$p && break; done)

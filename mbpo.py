@@ -7,6 +7,7 @@ this beats SAC by a lot; in the DeepMind Control Suite it falls below SAC, and f
     python mbpo.py --env-id dm_control/walker-walk-v0 --total-timesteps 50000
 
 In the shape comments `seeds` is --num-seeds: every network is a stack with one entry per seed, trained side by side.
+A first reading can go from the banner "Updates" straight to `main`: what lies between is evaluation, files and checkpoints.
 """
 
 import copy

@@ -1,5 +1,7 @@
 """The switches: with both off ftfl.py is mbpo.py, and with real data only mbpo.py is sac.py, bit for bit."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -62,6 +64,7 @@ def test_evaluation_leaves_training_alone(script, tmp_path):
     assert losses(20) == losses(60)
 
 
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
 def test_compiled_scripts_are_the_same_as_one_another_too(tmp_path):
     """And near the eager ones: the same numbers but for the order of sums."""
     flags = {"utd_ratio": 2, "num_seeds": 1, "compile": True, "total_timesteps": 260}
