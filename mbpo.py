@@ -569,7 +569,9 @@ def evaluate_model(model, buffer, holdout_rows, groups):
     1 - (mean squared error of an elite) / (variance), that of next states relative to the one-step change s' - s.
     groups: what observation_groups returns; predicted variances are means over the dimensions of a group.
     """
-    rows = holdout_rows[:, :: -(-holdout_rows.shape[1] // 5_000)]  # at most 5,000, evenly spread
+    # At most 5,000, at random, but the same ones for every model: an even stride would fall in step with the episodes.
+    picks = torch.randperm(holdout_rows.shape[1], generator=torch.Generator().manual_seed(0))[:5_000].sort().values
+    rows = holdout_rows[:, picks.to(holdout_rows.device)]
     batch = buffer.sample(rows.unsqueeze(1))  # (seeds, 1, rows, ...)
     mean, logvar = model(batch.obs, batch.actions)
     holdout_mse = (mean - model.targets(batch)).square().mean((2, 3))  # (seeds, networks)
@@ -1109,10 +1111,14 @@ def set_arrays(owner, values):
 
 
 def arrays_of(owner):
-    """{name: array} of an MjModel or MjData, but for what only looks depend on, and for fixed trees of meshes."""
+    """{name: array} of the real numbers of an MjModel or MjData, and of which constraints are on.
+
+    Without what only looks depend on, without the meshes' fixed trees, and without whole numbers: those are indices, which
+    never change or follow from the rest, and which from a stranger's file could lead MuJoCo anywhere.
+    """
     names = [name for name in dir(owner) if not name.startswith(("_", "tex_", "mesh_", "skin_", "bvh_"))]
-    arrays = {name: getattr(owner, name) for name in names}
-    return {name: x for name, x in arrays.items() if isinstance(x, np.ndarray) and x.size and x.dtype.kind in "fiub"}
+    arrays = {name: x for name in names if isinstance(x := getattr(owner, name), np.ndarray)}
+    return {name: x for name, x in arrays.items() if x.size and (x.dtype.kind == "f" or name == "eq_active")}
 
 
 def check_finite(values):

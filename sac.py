@@ -784,10 +784,14 @@ def set_arrays(owner, values):
 
 
 def arrays_of(owner):
-    """{name: array} of an MjModel or MjData, but for what only looks depend on, and for fixed trees of meshes."""
+    """{name: array} of the real numbers of an MjModel or MjData, and of which constraints are on.
+
+    Without what only looks depend on, without the meshes' fixed trees, and without whole numbers: those are indices, which
+    never change or follow from the rest, and which from a stranger's file could lead MuJoCo anywhere.
+    """
     names = [name for name in dir(owner) if not name.startswith(("_", "tex_", "mesh_", "skin_", "bvh_"))]
-    arrays = {name: getattr(owner, name) for name in names}
-    return {name: x for name, x in arrays.items() if isinstance(x, np.ndarray) and x.size and x.dtype.kind in "fiub"}
+    arrays = {name: x for name in names if isinstance(x := getattr(owner, name), np.ndarray)}
+    return {name: x for name, x in arrays.items() if x.size and (x.dtype.kind == "f" or name == "eq_active")}
 
 
 def check_finite(values):

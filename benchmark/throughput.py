@@ -277,8 +277,13 @@ def steps_per_second(script, utd, env_id, threads):
 import statistics, sys, time, tempfile
 sys.path.insert(0, sys.argv.pop(1)); script, utd, env_id, threads, steps = sys.argv[1:]
 module, steps = __import__(script), int(steps)
-times, update = [], module.tqdm.update
-module.tqdm.update = lambda self, *a: (times.append(time.perf_counter()) if self.unit == "step" else None, update(self, *a))[1]
+times, spent_at, update = [], [], module.tqdm.update
+def step_done(self, *a):
+    if self.unit == "step":
+        times.append(time.perf_counter())
+        spent_at.append(spent[0])
+    return update(self, *a)
+module.tqdm.update = step_done
 spent = [0.0]
 def timed(function):
     def call(*a, **k):
@@ -296,7 +301,7 @@ with tempfile.TemporaryDirectory() as folder:
     module.main(module.Args(env_id=env_id, utd_ratio=int(utd), learning_starts=1000, total_timesteps=1000 + steps, num_threads=int(threads),
                 eval_interval=10**9, eval_episodes=1, run_dir=folder, device="cpu", checkpoint_interval=10**9, **model))
 chunks = [10 / (b - a) for a, b in zip(times[1009::10], times[1019::10])]
-print(statistics.median(chunks), spent[0] / (times[-2] - times[999]))
+print(statistics.median(chunks), (spent_at[-2] - spent_at[999]) / (times[-2] - times[999]))
 """
     steps = 400 if utd == 1 and script == "sac" else 50
     command = [*pinned(threads), sys.executable, "-c", program, str(ROOT), script, str(utd), env_id, str(threads), str(steps)]

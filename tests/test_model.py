@@ -367,3 +367,16 @@ def test_predicted_variances_are_those_of_their_group():
     logs = mbpo.evaluate_model(model, buffer, holdout_rows, GROUPS)
     found = {group: logs[f"model/predicted_variance_{group}"].item() for group in ("position", "velocity", "reward")}
     assert found == pytest.approx({"position": 2, "velocity": 20, "reward": 100})
+
+
+def test_large_holdouts_are_judged_by_rows_that_keep_no_step_with_the_episodes(model_script):
+    """Episodes of 1,000 steps whose first steps alone are rewarded: the mean over the rows looked at is that over all."""
+    rows = 200_000
+    batch = random_batch(1, rows, OBS, ACT, module=model_script)
+    batch = batch._replace(rewards=(torch.arange(rows) % 1000 < 5).float()[None])
+    buffer, args = filled_buffer(model_script, batch), make_args(model_script)
+    model = model_script.Ensemble(model_script.make_rng(args, 2), OBS, ACT, args)
+    holdout = model_script.draw_holdout(model_script.make_rng(args, 3), rows)
+    _, holdout_rows = model_script.split_rows(holdout, rows)
+    logs = model_script.evaluate_model(model, buffer, holdout_rows, np.array(["position"] * OBS))
+    assert logs["rewards/real"].item() == pytest.approx(0.005, abs=0.003)  # 0.04 with an even stride
