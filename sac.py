@@ -990,7 +990,8 @@ def main(args):
                     run_dirs, writers, args, state_of(networks), buffers, generators, obs, envs.get_attr("state")
                 )
                 if signals:
-                    fail(f"{signal.Signals(signals[0]).name} at step {step}: --resume {path.parent} goes on", 128 + signals[0])
+                    name = signal.Signals(signals[0]).name
+                    fail(f"stopped by {name} after step {step}; --resume {path.parent} goes on", 128 + signals[0])
 
         if args.save_buffer:
             save_buffer(buffer, observation_groups(envs), args, run_dirs)
