@@ -16,6 +16,7 @@ import fcntl
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -128,6 +129,8 @@ def check_args(args):
         fail(f"--learning-starts {args.learning_starts} lies beyond --total-timesteps {args.total_timesteps}")
     if args.capture_video and (gl := os.environ.get("MUJOCO_GL", "egl")) not in ("egl", "osmesa", "glfw"):
         fail(f"--capture-video renders: MUJOCO_GL must be egl, osmesa or glfw, not {gl}")
+    if args.compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+        fail("--compile needs a C++ compiler (g++ or clang++) on the PATH")
     try:
         if torch.empty(0, device=resolve_device(args)).device.type not in ("cpu", "cuda"):
             raise RuntimeError("neither a CPU nor an NVIDIA or AMD GPU")

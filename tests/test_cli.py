@@ -75,6 +75,11 @@ def test_bad_input(script, flags, names, tmp_path, capsys):
     assert_refused(script, flags, names, tmp_path, capsys)
 
 
+def test_compiling_without_a_compiler(script, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert_refused(script, {"compile": True}, "--compile", tmp_path, capsys)
+
+
 @pytest.mark.parametrize("flags,names", BAD_MODEL, ids=str)
 def test_bad_input_for_the_model(model_script, flags, names, tmp_path, capsys):
     assert_refused(model_script, flags, names, tmp_path, capsys)
