@@ -1,6 +1,6 @@
 """Kill a run with SIGKILL at random moments, resume it each time, and compare all that it logged with a run never killed.
 
-    python benchmark/stress_resume.py --kills 20             # all three scripts, a DMC and a Gym task each: 25 minutes
+    python benchmark/stress_resume.py --kills 20             # all three scripts, a DMC and a Gym task each: 34 minutes
 
 Every second kill waits for a file that is just being written. Prints one line per run; the exit code is 1 if any number
 differs. CPU, one thread: only there are two runs with the same seed equal to the last bit.

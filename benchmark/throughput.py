@@ -14,6 +14,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -325,7 +326,7 @@ def measure(pythons, threads, rounds, names):
     workers = {}
     for name in names:
         command = [*pinned(threads), pythons.get(name, sys.executable), __file__, "--worker", name]
-        log = open(f"/tmp/throughput-{name.replace(' ', '')}.log", "w")
+        log = open(Path(tempfile.gettempdir(), f"throughput-{name.replace(' ', '')}.log"), "w")
         workers[name] = subprocess.Popen(command, env=environment(threads), stdin=-1, stdout=-1, stderr=log, text=True)
     results = {}
     for shape, (obs_dim, act_dim) in SHAPES.items():
