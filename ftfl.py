@@ -40,6 +40,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 import tyro
+from torch.optim.adam import adam
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -324,13 +325,6 @@ def observation_groups(envs):
 
 
 # ------------------------------------------------------------------------------------------------ Networks
-def compiled(function, device):
-    """torch.compile; on a GPU as a CUDA graph, one launch for all kernels of a loss, whose next call overwrites its outputs."""
-    if device.type == "cpu":
-        return torch.compile(function)
-    graph = torch.compile(function, mode="reduce-overhead")
-    return lambda *inputs: tuple(x.clone() for x in graph(*inputs))
-
 
 class Linear(nn.Module):
     """A stack of linear layers, one per seed and per entry of `stack`, in one batched matmul. Initialized as nn.Linear."""
@@ -342,6 +336,8 @@ class Linear(nn.Module):
         self.bias = nn.Parameter((2 * rand(rng, *stack, 1, out_dim) - 1) * bound)  # (seeds, *stack, 1, out)
 
     def forward(self, x):
+        if self.weight.shape[-1] == 1:  # a matmul with one column is slow: one SAC update takes SLOW ms with it, FAST so
+            return (x * self.weight.mT).sum(-1, keepdim=True) + self.bias
         return x @ self.weight + self.bias  # (seeds, *stack, batch, out)
 
 
@@ -407,6 +403,51 @@ class Critics(nn.Module):
         return self.net(x).squeeze(-1)
 
 
+class Adam:
+    """torch's Adam (Kingma & Ba 2015) as a function of the loss, so that --compile can make one graph of a whole update."""
+
+    def __init__(self, params, lr, weight_decay=None):
+        """weight_decay: one number per parameter; this times the parameter is added to its gradient."""
+        self.params, self.lr = list(params), lr
+        self.weight_decay = weight_decay or [0.0] * len(self.params)
+        self.exp_avgs = [torch.zeros_like(p) for p in self.params]  # running means of the gradients,
+        self.exp_avg_sqs = [torch.zeros_like(p) for p in self.params]  # and of their squares
+        self.steps = [torch.zeros((), device=p.device) for p in self.params]
+
+    def minimize(self, loss):
+        """One step down the gradient of a scalar loss. Only this optimizer's parameters get a gradient, and move."""
+        grads = torch.autograd.grad(loss, self.params)
+        fused = not torch.compiler.is_compiling()  # one kernel for all parameters; compiled code is fused as it is
+        for decay in dict.fromkeys(self.weight_decay):
+            group = [i for i, d in enumerate(self.weight_decay) if d == decay]
+            lists = [[x[i] for i in group] for x in (self.params, grads, self.exp_avgs, self.exp_avg_sqs, self.steps)]
+            with torch.no_grad():
+                adam(*lists[:4], [], lists[4], lr=self.lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=decay, amsgrad=False,
+                     maximize=False, foreach=False, fused=fused, capturable=loss.is_cuda)  # fmt: skip
+
+    def state_dict(self):
+        """For a checkpoint."""
+        return {"exp_avgs": self.exp_avgs, "exp_avg_sqs": self.exp_avg_sqs, "steps": self.steps}
+
+    def load_state_dict(self, state):
+        """The inverse."""
+        for name, tensors in self.state_dict().items():
+            for x, saved in zip(tensors, state[name], strict=True):
+                x.copy_(saved)
+
+
+def compiled(update, device, *optimizers):
+    """torch.compile of a whole update into one graph; on a GPU a CUDA graph: one launch for all its kernels.
+
+    The tensors that a CUDA graph returns are overwritten by its next call.
+    """
+    torch._dynamo.config.trace_autograd_ops = True  # so that gradients are in the graph, too
+    for optimizer in optimizers:
+        for tensor in sum(optimizer.state_dict().values(), []):
+            torch._dynamo.mark_static_address(tensor)  # a CUDA graph may write to it
+    return torch.compile(update, fullgraph=True, mode=None if device.type == "cpu" else "reduce-overhead")
+
+
 # ------------------------------------------------------------------------------------------------ Buffer
 class Batch(NamedTuple):
     """Transitions. Leading dimensions (seeds, ..., batch); `terminations` is 1 for a true terminal state, else 0."""
@@ -438,8 +479,9 @@ class ReplayBuffer:
 
     def sample(self, rows):
         """The Batch at `rows` (seeds, ...): row numbers for each seed in its own buffer."""
-        seeds = self.seeds.view(-1, *[1] * (rows.dim() - 1))
-        return Batch(*(stored[seeds, rows] for stored in self.data))
+        first = self.seeds.view(-1, *[1] * (rows.dim() - 1)) * self.capacity
+        flat = (first + rows).flatten()  # copies whole rows: 1,792 of them in 0.2 ms, where [seeds, rows] takes 0.4
+        return Batch(*(x.flatten(0, 1).index_select(0, flat).view(*rows.shape, *x.shape[2:]) for x in self.data))
 
     def state_dict(self):
         """For a checkpoint: the rows stored so far, on the CPU, and the position of the next."""
@@ -482,13 +524,12 @@ class Ensemble(nn.Module):
         self.register_buffer("target_std", torch.ones(num_seeds, 1, 1, out_dim, device=device))
         elites = torch.arange(args.num_elites, device=device).repeat(num_seeds, 1)  # (seeds, elites)
         self.register_buffer("elites", elites)
-        groups = [{"params": x.weight, "weight_decay": decay} for x, decay in zip(self.layers, WEIGHT_DECAY, strict=True)]
-        groups += [{"params": [layer.bias for layer in self.layers]}]
-        if self.learned_logvar_bounds:
-            groups += [{"params": [self.max_logvar, self.min_logvar]}]
-        self.optimizer = torch.optim.Adam(groups, lr=args.model_lr, fused=True)
+        params = [layer.weight for layer in self.layers] + [layer.bias for layer in self.layers]
+        params += [self.max_logvar, self.min_logvar] if args.learned_logvar_bounds else []
+        weight_decay = list(WEIGHT_DECAY) + [0.0] * (len(params) - len(WEIGHT_DECAY))
+        self.optimizer = Adam(params, args.model_lr, weight_decay)
         if args.compile:
-            self.losses = compiled(self.losses, device)
+            self.update = compiled(self.update, device, self.optimizer)
 
     def forward(self, obs, actions):
         """Mean and log-variance of the targets, (seeds, networks, batch, obs + 1), from obs (seeds, networks or 1, batch,
@@ -501,40 +542,66 @@ class Ensemble(nn.Module):
         logvar = self.min_logvar + F.softplus(logvar - self.min_logvar)
         return mean, logvar
 
-    def losses(self, batch):
-        """Both parts of the Gaussian negative log-likelihood of a Batch (seeds, networks, batch, ...), (seeds, networks)."""
+    def update(self, batch):
+        """One gradient step on the Gaussian negative log-likelihood of a Batch (seeds, networks, batch, ...).
+
+        Returns its two parts, (seeds, networks) each.
+        """
         mean, logvar = self(batch.obs, batch.actions)
         mse_loss = ((mean - self.targets(batch)).square() * (-logvar).exp()).mean((2, 3))
-        return mse_loss, logvar.mean((2, 3))
+        variance_loss = logvar.mean((2, 3))
+        loss = (mse_loss + variance_loss).sum()
+        if self.learned_logvar_bounds:
+            loss = loss + 0.01 * (self.max_logvar - self.min_logvar).sum()
+        self.optimizer.minimize(loss)
+        return mse_loss.detach(), variance_loss.detach()
 
     def targets(self, batch):
         """What the networks are trained on, (..., obs + 1): the next state s', and the reward last, normalized."""
         next_state = batch.next_obs if self.direct else batch.next_obs - batch.obs  # Direct Next-state Prediction: s'
         targets = torch.cat([next_state, batch.rewards.unsqueeze(-1)], -1)
-        return (targets - self.target_mean) / self.target_std  # Target Unit Normalization: z = (y - mean) / std
+        if self.target_normalization:  # Target Unit Normalization: z = (y - mean) / std
+            targets = (targets - self.target_mean) / self.target_std
+        return targets
 
     def to_transition(self, obs, targets):
         """The inverse of `targets`: next states (..., obs) and rewards (...), in the environment's units."""
-        targets = targets * self.target_std + self.target_mean  # y = z std + mean
+        if self.target_normalization:
+            targets = targets * self.target_std + self.target_mean  # y = z std + mean
         next_obs = targets[..., :-1] if self.direct else obs + targets[..., :-1]
         return next_obs, targets[..., -1]
 
     def update_normalizer(self, batch):
         """Statistics of the training rows, a Batch of (seeds, 1, rows, ...), for the training that follows."""
-        self.input_mean, self.input_std = mean_and_std(torch.cat([batch.obs, batch.actions], -1))
+        mean, std = mean_and_std(torch.cat([batch.obs, batch.actions], -1))
+        self.input_mean.copy_(mean)  # in place: a CUDA graph reads where it was recorded
+        self.input_std.copy_(std)
         if self.target_normalization:
             self.target_mean.zero_()  # so that `targets` are in the environment's units for once
             self.target_std.fill_(1)
-            self.target_mean, self.target_std = mean_and_std(self.targets(batch))
+            mean, std = mean_and_std(self.targets(batch))
+            self.target_mean.copy_(mean)
+            self.target_std.copy_(std)
 
     def sample(self, obs, actions, rng):
-        """One imagined step from (seeds, batch, ...): each row by a random elite, drawn from its Gaussian, not its mean."""
-        obs, actions = obs.unsqueeze(1), actions.unsqueeze(1)  # (seeds, 1, batch, ...)
-        mean, logvar = self(obs, actions)  # (seeds, networks, batch, obs + 1)
-        elites = self.elites.gather(1, randint(rng, self.elites.shape[1], obs.shape[2]))  # (seeds, batch)
-        mean, logvar = (torch.take_along_dim(x, elites[:, None, :, None], 1) for x in (mean, logvar))
-        targets = mean + (0.5 * logvar).exp() * randn(rng, *mean.shape[1:])  # (seeds, 1, batch, obs + 1)
-        next_obs, rewards = self.to_transition(obs, targets)
+        """One imagined step from (seeds, rows, ...), drawn from the predicted Gaussians, not their means.
+
+        The rows are dealt to the elites at random, equally many to each. (The other networks compute zeros.)
+        """
+        (num_seeds, num_rows), num_elites = obs.shape[:2], self.elites.shape[1]
+        per_elite = -(-num_rows // num_elites)  # rounded up
+        slots = rand(rng, num_elites * per_elite).argsort(1)[:, :num_rows]  # one for each row
+        seeds = torch.arange(num_seeds, device=obs.device).unsqueeze(1)
+        dealt = seeds, self.elites.gather(1, slots // per_elite), slots % per_elite  # seed, network, place: (seeds, rows)
+
+        def deal(x):  # (seeds, rows, dims) -> (seeds, networks, per_elite, dims)
+            hands = x.new_zeros(num_seeds, self.layers[0].weight.shape[1], per_elite, x.shape[-1])
+            hands[dealt] = x
+            return hands
+
+        mean, logvar = (x[dealt].unsqueeze(1) for x in self(deal(obs), deal(actions)))  # (seeds, 1, rows, obs + 1)
+        targets = mean + (0.5 * logvar).exp() * randn(rng, *mean.shape[1:])
+        next_obs, rewards = self.to_transition(obs.unsqueeze(1), targets)
         return next_obs.squeeze(1), rewards.squeeze(1)
 
 
@@ -567,15 +634,9 @@ def train_model(model, buffer, train_rows, num_steps, batch_size, rng):
     for _ in tqdm(range(num_steps), desc="model", unit="batch", leave=False, delay=2):
         picks = randint(rng, num_rows, num_networks, batch_size)
         batch = buffer.sample(torch.take_along_dim(train_rows, picks, -1))  # (seeds, networks, batch, ...)
-        mse_loss, variance_loss = model.losses(batch)
-        loss = (mse_loss + variance_loss).sum()
-        if model.learned_logvar_bounds:
-            loss = loss + 0.01 * (model.max_logvar - model.min_logvar).sum()
-        model.optimizer.zero_grad()
-        loss.backward()
-        model.optimizer.step()
+        mse_loss, variance_loss = model.update(batch)
     logs = {"model/nll": mse_loss + variance_loss, "model/mse_loss": mse_loss, "model/variance_loss": variance_loss}
-    return {tag: values.detach().mean(1) for tag, values in logs.items()}
+    return {tag: values.mean(1) for tag, values in logs.items()}
 
 
 def bootstrap_rows(train_rows, num_networks, rng):
@@ -703,12 +764,12 @@ class SAC(nn.Module):
         self.qf_target = copy.deepcopy(self.qf).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.zeros(len(rng), 1, device=rng[0].device))  # (seeds, 1)
         # Adam works number by number, so one optimizer over the stack is one independent optimizer per seed.
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=args.actor_lr, fused=True)
-        self.q_optimizer = torch.optim.Adam(self.qf.parameters(), lr=args.critic_lr, fused=True)
-        self.a_optimizer = torch.optim.Adam([self.log_alpha], lr=args.alpha_lr, fused=True)
+        self.actor_optimizer = Adam(self.actor.parameters(), args.actor_lr)
+        self.q_optimizer = Adam(self.qf.parameters(), args.critic_lr)
+        self.a_optimizer = Adam([self.log_alpha], args.alpha_lr)
         if args.compile:
-            self.critic_loss = compiled(self.critic_loss, rng[0].device)
-            self.actor_loss = compiled(self.actor_loss, rng[0].device)
+            optimizers = self.actor_optimizer, self.q_optimizer, self.a_optimizer
+            self.update = compiled(self.update, rng[0].device, *optimizers)
 
     @torch.no_grad()
     def q_target(self, batch, noise):
@@ -720,18 +781,6 @@ class SAC(nn.Module):
         next_q = self.qf_target(batch.next_obs, next_actions).min(1).values - self.log_alpha.exp() * next_log_probs
         return batch.rewards + self.gamma * (1 - batch.terminations) * next_q
 
-    def critic_loss(self, batch, noise):
-        """Mean of (Q_i(s, a) - y)^2 over the batch, (seeds, 2), and the Q_i, (seeds, 2, batch)."""
-        target = self.q_target(batch, noise)
-        q_values = self.qf(batch.obs, batch.actions)
-        return (q_values - target.unsqueeze(1)).square().mean(-1), q_values.detach()
-
-    def actor_loss(self, batch, noise, alpha):
-        """Mean of alpha log pi(a|s) - min(Q1, Q2)(s, a), a ~ pi(.|s), over the batch, (seeds,), and the log pi, (seeds, batch)."""
-        actions, log_probs = self.actor.sample(batch.obs, noise)
-        min_q = self.qf(batch.obs, actions).min(1).values
-        return (alpha * log_probs - min_q).mean(-1), log_probs.detach()
-
     def update(self, batch, noise):
         """One gradient step of critics, actor and temperature, then of the target critics.
 
@@ -739,30 +788,26 @@ class SAC(nn.Module):
         current action. Losses are means over the batch and sums over the seeds, so each seed's gradient is its own.
         Returns what to log, (seeds, ...) each; `log` takes the means, only for updates that are logged.
         """
-        qf_loss, q_values = self.critic_loss(batch, noise[:, 0])
-        self.q_optimizer.zero_grad()
-        qf_loss.sum().backward()
-        self.q_optimizer.step()
+        target = self.q_target(batch, noise[:, 0])
+        q_values = self.qf(batch.obs, batch.actions)  # (seeds, 2, batch)
+        qf_loss = (q_values - target.unsqueeze(1)).square().mean(-1)  # (seeds, 2)
+        self.q_optimizer.minimize(qf_loss.sum())
 
         alpha = self.log_alpha.exp()  # (seeds, 1)
-        self.qf.requires_grad_(False)  # the actor's loss goes through the critics, but does not train them
-        actor_loss, log_probs = self.actor_loss(batch, noise[:, 1], alpha.detach())
-        self.actor_optimizer.zero_grad()
-        actor_loss.sum().backward()
-        self.actor_optimizer.step()
-        self.qf.requires_grad_(True)
+        actions, log_probs = self.actor.sample(batch.obs, noise[:, 1])
+        min_q = self.qf(batch.obs, actions).min(1).values
+        actor_loss = (alpha.detach() * log_probs - min_q).mean(-1)  # (seeds,)
+        self.actor_optimizer.minimize(actor_loss.sum())
 
         # Some code multiplies by log alpha here; we use alpha itself, the gradient of the dual (Haarnoja et al. 2018).
-        alpha_loss = (-alpha * (log_probs + self.target_entropy)).mean(-1)  # (seeds,)
-        self.a_optimizer.zero_grad()
-        alpha_loss.sum().backward()
-        self.a_optimizer.step()
+        alpha_loss = (-alpha * (log_probs.detach() + self.target_entropy)).mean(-1)  # (seeds,)
+        self.a_optimizer.minimize(alpha_loss.sum())
 
         with torch.no_grad():
             torch._foreach_lerp_(list(self.qf_target.parameters()), list(self.qf.parameters()), self.tau)
         return {
-            "losses/qf1_values": q_values[:, 0],
-            "losses/qf2_values": q_values[:, 1],
+            "losses/qf1_values": q_values[:, 0].detach(),
+            "losses/qf2_values": q_values[:, 1].detach(),
             "losses/qf_loss": qf_loss.detach(),
             "losses/actor_loss": actor_loss.detach(),
             "losses/alpha": alpha.detach(),

@@ -1,6 +1,7 @@
 """What all tests share: single-threaded torch, small networks, a scripted environment, and a reader of event files."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import sac  # noqa: E402
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
+NEEDS_COMPILER = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile needs a C++ compiler")
 SMALL = {"hidden_dim": 16, "batch_size": 20, "eval_episodes": 1, "log_interval": 1}
 SMALL_MODEL = {"model_hidden_dim": 16, "model_train_steps": 5, "model_batch_size": 16, "rollouts_per_step": 10}
 

@@ -1,14 +1,12 @@
 """The switches: with both off ftfl.py is mbpo.py, and with real data only mbpo.py is sac.py, bit for bit."""
 
-import shutil
-
 import pytest
 import torch
 
 import ftfl
 import mbpo
 import sac
-from conftest import make_args, read_scalars
+from conftest import NEEDS_COMPILER, make_args, read_scalars
 
 TASKS = ["dm_control/walker-walk-v0", "Hopper-v5"]
 
@@ -64,7 +62,7 @@ def test_evaluation_leaves_training_alone(script, tmp_path):
     assert losses(20) == losses(60)
 
 
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+@NEEDS_COMPILER
 def test_compiled_scripts_are_the_same_as_one_another_too(tmp_path):
     """And near the eager ones: the same numbers but for the order of sums."""
     flags = {"utd_ratio": 2, "num_seeds": 1, "compile": True, "total_timesteps": 260}

@@ -336,7 +336,7 @@ def test_nan_stops_the_run_with_a_checkpoint_of_the_last_good_state(script, what
     tensors += state["buffers"].get("synthetic", {"data": []})["data"] + list(state["networks"].get("model", {}).values())
     assert all(torch.isfinite(x).all() for x in tensors)
     assert len(state["buffers"]["real"]["data"][0][0]) == step
-    assert state["networks"]["actor_optimizer"]["state"][0]["step"] == 31, "as they were at the last log, of step 70"
+    assert state["networks"]["actor_optimizer"]["steps"][0] == 31, "as they were at the last log, of step 70"
     to_blame = what in ("an observation", "a reward", "the physics", "an action", "the parameter agent.actor")
     assert (state["env_states"] == [""]) == to_blame, "the environment is at another step than its last transition"
     resume(script, run_dir)

@@ -1,12 +1,13 @@
 """The mathematics of SAC: the log-probability, the target, the signs, the initial weights, the buffer, the bias."""
 
+import copy
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import make_args, random_batch
+from conftest import NEEDS_COMPILER, make_args, random_batch
 
 OBS, ACT = 4, 3
 
@@ -92,7 +93,7 @@ def test_update_moves_critics_actor_and_temperature_the_right_way(script, log_al
 
     agent.target_entropy = 1e3  # out of reach
     log_alpha = agent.log_alpha.item()
-    agent.a_optimizer.state.clear()
+    agent.a_optimizer = script.Adam([agent.log_alpha], 1e-3)
     agent.update(batch, noise)
     assert agent.log_alpha.item() > log_alpha
     agent.log_alpha.data.fill_(0)
@@ -101,16 +102,54 @@ def test_update_moves_critics_actor_and_temperature_the_right_way(script, log_al
     assert last["losses/qf_loss"].mean() < min(first["losses/qf_loss"].mean(), 0.05)
 
 
-def test_actor_update_uses_the_smaller_critic_and_leaves_critics_their_gradients(script):
-    agent, _ = make_agent(script)
+def test_critics_and_actor_are_trained_by_their_own_loss_alone(script):
+    """One update moves the critics as torch's optimizer does on the critic loss alone, then the actor on its loss alone."""
+    agent, args = make_agent(script, critic_lr=1e-3)
     batch, noise = random_batch(1, 20, OBS, ACT, module=script), torch.randn(1, 2, 20, ACT)
+    again, _ = make_agent(script, critic_lr=1e-3)
     agent.update(batch, noise)
-    # The critics' gradient after the update is that of the critic loss alone
-    agent_again, _ = make_agent(script)
-    q_loss = (agent_again.qf(batch.obs, batch.actions) - agent_again.q_target(batch, noise[:, 0]).unsqueeze(1)).square()
+    critics, actor = torch.optim.Adam(again.qf.parameters(), 1e-3), torch.optim.Adam(again.actor.parameters(), args.actor_lr)
+    q_loss = (again.qf(batch.obs, batch.actions) - again.q_target(batch, noise[:, 0]).unsqueeze(1)).square()
     q_loss.mean(-1).sum().backward()
-    for a, b in zip(agent.qf.parameters(), agent_again.qf.parameters()):
-        assert torch.allclose(a.grad, b.grad)
+    critics.step()
+    actions, log_probs = again.actor.sample(batch.obs, noise[:, 1])
+    (log_probs - torch.minimum(*again.qf(batch.obs, actions).unbind(1))).mean().backward()  # alpha starts at 1
+    actor.step()
+    for network, network_again in ((agent.qf, again.qf), (agent.actor, again.actor)):
+        for a, b in zip(network.parameters(), network_again.parameters(), strict=True):
+            assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=NEEDS_COMPILER)])
+def test_adam_is_that_of_torch(script, compile):
+    """Weight decay of its own for each parameter, moments and their corrections over 30 steps; and a resume in between."""
+    x = torch.randn(2, 50, 3)
+
+    def loss(parameters):
+        a, b, c = parameters
+        return (torch.tanh(x @ a + b) @ c).square().mean() + c.sum() / 10
+
+    ours, torchs = ([torch.linspace(-1, 1, 24).view(2, 3, 4), torch.ones(4), torch.full((4,), 0.3)] for _ in range(2))
+    for p in ours + torchs:
+        p.requires_grad_()
+    decays = [0.1, 0.0, 0.1]
+    optimizer = script.Adam(ours, 1e-2, decays)
+    reference = torch.optim.Adam([{"params": p, "weight_decay": d} for p, d in zip(torchs, decays)], 1e-2)
+    minimize = lambda: optimizer.minimize(loss(ours))
+    if compile:
+        minimize = script.compiled(minimize, torch.device("cpu"), optimizer)
+    for step in range(30):
+        if step == 15 and not compile:
+            saved = copy.deepcopy(optimizer.state_dict())
+            optimizer = script.Adam(ours, 1e-2, decays)
+            optimizer.load_state_dict(saved)
+        minimize()
+        reference.zero_grad()
+        loss(torchs).backward()
+        reference.step()
+        for a, b in zip(ours, torchs):
+            assert torch.allclose(a, b, rtol=1e-4, atol=1e-4), step  # one step is 0.01
+    assert all(p.grad is None for p in ours)
 
 
 def test_target_critics_follow_by_tau_and_are_never_trained(script):
