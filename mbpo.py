@@ -10,10 +10,12 @@ In the shape comments `seeds` is --num-seeds: every network is a stack with one 
 A first reading can go from the banner "Updates" straight to `main`: what lies between is evaluation, files and checkpoints.
 """
 
+import atexit
 import copy
 import fcntl
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -25,7 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -56,8 +58,10 @@ class Args:
     """auto (a GPU if there is one), cpu, cuda or cuda:N"""
     num_threads: int = 1
     """CPU threads; two runs with one thread each do more than one run with two"""
+    env_workers: Literal["auto", "yes", "no"] = "auto"
+    """a process for each environment; auto: with several seeds on a GPU and several CPU cores. The numbers are the same"""
     compile: bool = False
-    """compile the losses with torch.compile, as CUDA graphs on a GPU (on a CPU it is slower: benchmark/README.md)"""
+    """compile whole updates with torch.compile, as CUDA graphs on a GPU; half a minute at first, then a quarter faster on a CPU"""
 
     # The agent
     learning_starts: int = 10_000
@@ -244,6 +248,9 @@ COMPACT_OBSERVATION = {
 
 def make_env(env_id, full_observation=False, render=False, video_dir=None, video_name=""):
     """One environment with flat observations and actions in [-1, 1]; its return ends up in info["episode"]."""
+    if multiprocessing.parent_process():  # a worker: signals are for the process that trains, which then asks it for its state
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     kwargs = {} if full_observation else COMPACT_OBSERVATION.get(env_id, {})
     env = gym.make(env_id, disable_env_checker=True, **kwargs, **({"render_mode": "rgb_array"} if render else {}))
     obs_space, act_space = env.observation_space, env.action_space
@@ -279,11 +286,18 @@ def make_envs(args, per_seed=1, video_dirs=None, video_name=""):
         dirs = video_dirs or [None] * args.num_seeds
         fns = [partial(make_env, args.env_id, args.full_observation, args.capture_video, d, video_name) for d in dirs]
         fns = [fn for fn in fns for _ in range(per_seed)]
-        envs = gym.vector.SyncVectorEnv(fns, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+        same_step = gym.vector.AutoresetMode.SAME_STEP
+        auto = args.num_seeds > 1 and os.cpu_count() > 1 and resolve_device(args).type == "cuda"
+        if not video_dirs and (args.env_workers == "yes" or args.env_workers == "auto" and auto):
+            fork = "fork" if sys.platform == "linux" else None  # quick and small, and the workers never touch torch
+            envs = gym.vector.AsyncVectorEnv(fns, autoreset_mode=same_step, context=fork)
+            atexit.register(envs.close)  # else Python would send them a SIGTERM, which they ignore, and wait
+        else:
+            envs = gym.vector.SyncVectorEnv(fns, autoreset_mode=same_step)
         if not video_dirs:  # find out before the first step, not at the first evaluation, that there is no renderer
             envs.reset()
             if args.capture_video:
-                envs.envs[0].render()
+                envs.call("render")
         return envs
     except Exception as error:
         reason = " ".join(str(error).split())
@@ -292,13 +306,14 @@ def make_envs(args, per_seed=1, video_dirs=None, video_name=""):
         fail(f"--env-id {args.env_id} can't be made: {reason}")
 
 
-def observation_groups(envs):
+def observation_groups(args):
     """What each number of a flat observation is, (obs,) str: "position" (angles, heights, directions), "velocity", "other".
 
     Read off the names that DMC and Gymnasium give to the parts of an observation. "other" is what is measured by force,
     touch or inertia, parts that mix both (quadruped's egocentric_state), and everything in a task that names no parts.
     """
-    env, obs_dim = envs.envs[0].unwrapped, envs.single_observation_space.shape[0]
+    env = make_env(args.env_id, args.full_observation)
+    obs_dim, env = env.observation_space.shape[0], env.unwrapped
     sizes = dict(getattr(env, "observation_structure", None) or {"unnamed": obs_dim})
     if isinstance(env.observation_space, gym.spaces.Dict):
         sizes = {name: gym.spaces.flatdim(space) for name, space in env.observation_space.items()}
@@ -423,15 +438,9 @@ class Adam:
                 x.copy_(saved)
 
 
-def compiled(update, device, *optimizers):
-    """torch.compile of a whole update into one graph; on a GPU a CUDA graph: one launch for all its kernels.
-
-    The tensors that a CUDA graph returns are overwritten by its next call.
-    """
-    torch._dynamo.config.trace_autograd_ops = True  # so that gradients are in the graph, too
-    for optimizer in optimizers:
-        for tensor in sum(optimizer.state_dict().values(), []):
-            torch._dynamo.mark_static_address(tensor)  # a CUDA graph may write to it
+def compiled(update, device):
+    """torch.compile of a whole update into one graph; on a GPU a CUDA graph, whose outputs its next call overwrites."""
+    torch._dynamo.config.trace_autograd_ops = True  # so that the gradients are in the graph, too
     return torch.compile(update, fullgraph=True, mode=None if device.type == "cpu" else "reduce-overhead")
 
 
@@ -514,7 +523,7 @@ class Ensemble(nn.Module):
         weight_decay = list(WEIGHT_DECAY) + [0.0] * (len(params) - len(WEIGHT_DECAY))
         self.optimizer = Adam(params, args.model_lr, weight_decay)
         if args.compile:
-            self.update = compiled(self.update, device, self.optimizer)
+            self.update = compiled(self.update, device)
 
     def forward(self, obs, actions):
         """Mean and log-variance of the targets, (seeds, networks, batch, obs + 1), from obs (seeds, networks or 1, batch,
@@ -742,8 +751,7 @@ class SAC(nn.Module):
         self.q_optimizer = Adam(self.qf.parameters(), args.critic_lr)
         self.a_optimizer = Adam([self.log_alpha], args.alpha_lr)
         if args.compile:
-            optimizers = self.actor_optimizer, self.q_optimizer, self.a_optimizer
-            self.update = compiled(self.update, rng[0].device, *optimizers)
+            self.update = compiled(self.update, rng[0].device)
 
     @torch.no_grad()
     def q_target(self, batch, noise):
@@ -1040,8 +1048,8 @@ def fit_saved_buffer(args):
 # ------------------------------------------------------------------------------------------------ Checkpoints
 # What --resume may change: the rest of the flags are those of the run
 MAY_CHANGE = set(
-    "total_timesteps device num_threads compile eval_interval log_interval checkpoint_interval resume save_buffer save_model "
-    "capture_video".split()
+    "total_timesteps device num_threads env_workers compile eval_interval log_interval checkpoint_interval resume save_buffer "
+    "save_model capture_video".split()
 )
 
 
@@ -1283,8 +1291,8 @@ def main(args):
     if args.fit_buffer:
         return fit_saved_buffer(args)
     device = resolve_device(args)
-    rng = make_rng(args, AGENT_STREAM, device=device)
     envs, eval_envs = make_envs(args), make_envs(args, per_seed=args.eval_episodes)
+    rng = make_rng(args, AGENT_STREAM, device=device)
     obs_dim, act_dim = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
     use_model, num_real = args.real_ratio < 1, round(args.real_ratio * args.batch_size)
     with enough_memory():
@@ -1294,7 +1302,7 @@ def main(args):
             is_terminal = termination_rule(args.env_id)
             model_rng = make_rng(args, MODEL_STREAM, device=device)
             model = Ensemble(model_rng, obs_dim, act_dim, args)
-            groups = observation_groups(envs)
+            groups = observation_groups(args)
             holdout = draw_holdout(make_rng(args, HOLDOUT_STREAM), buffer.capacity).to(device)
             synthetic_buffer = ReplayBuffer(args.num_seeds, args.synthetic_buffer_size, obs_dim, act_dim, device)
     networks = {"agent": agent, "actor_optimizer": agent.actor_optimizer, "q_optimizer": agent.q_optimizer}
@@ -1397,7 +1405,7 @@ def main(args):
                     fail(f"stopped by {name} after step {step}; --resume {path.parent} goes on", 128 + signals[0])
 
         if args.save_buffer:
-            save_buffer(buffer, observation_groups(envs), args, run_dirs)
+            save_buffer(buffer, observation_groups(args), args, run_dirs)
         if args.save_model:
             save_agent(agent, args, run_dirs)
     except FloatingPointError as error:

@@ -1,12 +1,14 @@
 """The switches: with both off ftfl.py is mbpo.py, and with real data only mbpo.py is sac.py, bit for bit."""
 
+from functools import partial
+
 import pytest
 import torch
 
 import ftfl
 import mbpo
 import sac
-from conftest import NEEDS_COMPILER, make_args, read_scalars
+from conftest import NEEDS_COMPILER, make_args, random_batch, read_scalars
 
 TASKS = ["dm_control/walker-walk-v0", "Hopper-v5"]
 
@@ -73,3 +75,40 @@ def test_compiled_scripts_are_the_same_as_one_another_too(tmp_path):
     (eager, _), *_ = run(mbpo, tmp_path / "eager", "Hopper-v5", **flags | {"compile": False})
     for tag in ("model/nll", "losses/qf_loss", "losses/actor_loss"):
         assert [v for _, v in of_mbpo[0][0][tag][:5]] == pytest.approx([v for _, v in eager[tag][:5]], rel=1e-3), tag
+
+
+def test_compiled_updates_can_be_cuda_graphs(monkeypatch):
+    """A CUDA graph reads and writes where it was recorded: all that an update writes to, and all that it reads but for the batch
+    and the noise, must be known to torch.compile as tensors whose address is fixed. (Looked at on the CPU, without code.)"""
+    from torch._inductor.compile_fx import compile_fx
+
+    graphs, compile = [], torch.compile
+
+    def record(graph, inputs, **kwargs):
+        copies = [node for node in graph.graph.nodes if node.target is torch.ops.aten.copy_.default]
+        names = [node.name for node in graph.graph.nodes if node.op == "placeholder"]
+        fixed = {names[i] for i in kwargs["static_input_idxs"]}
+        moving = [tuple(x.shape) for name, x in zip(names, inputs, strict=True) if name not in fixed]
+        graphs.append(({node.args[0].name for node in copies}, fixed, moving))
+        return graph
+
+    backend = partial(compile_fx, inner_compile=record)
+    monkeypatch.setattr(torch, "compile", lambda function, fullgraph, mode: compile(function, fullgraph=fullgraph, backend=backend))
+    monkeypatch.setattr(torch._functorch.config, "enable_autograd_cache", False)
+    args = make_args(ftfl, compile=True, num_seeds=2)
+    rng = ftfl.make_rng(args, 0)
+    agent, model = ftfl.SAC(rng, 4, 3, args), ftfl.Ensemble(rng, 4, 3, args)
+    batch = random_batch(2, 32, 4, 3, module=ftfl)
+    agent.update(batch, torch.randn(2, 2, 32, 3))
+    addresses = {name: x.data_ptr() for name, x in model.named_buffers()}
+    model.update_normalizer(ftfl.Batch(*(x.unsqueeze(1) for x in batch)))
+    assert addresses == {name: x.data_ptr() for name, x in model.named_buffers()}
+    model.update(ftfl.Batch(*(torch.stack([x] * 7, 1) for x in batch)))
+
+    (sac_written, sac_fixed, sac_moving), (model_written, model_fixed, model_moving) = graphs
+    parameters = sum(len(optimizer.params) for optimizer in (agent.actor_optimizer, agent.q_optimizer, agent.a_optimizer))
+    assert len(sac_written) == 4 * parameters + 6, "each parameter, its two moments and its step; and the target critics"
+    assert len(model_written) == 4 * len(model.optimizer.params)
+    assert sac_written <= sac_fixed and model_written <= model_fixed
+    assert sorted(sac_moving) == sorted([*(tuple(x.shape) for x in batch), (2, 2, 32, 3)])
+    assert len(model_moving) == 4, "terminations are not used"

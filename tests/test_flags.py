@@ -32,6 +32,7 @@ VALUES = {
     "log_interval": COUNT,
     "checkpoint_interval": COUNT,
     "num_threads": [-1, 0, 1],
+    "env_workers": ["auto", "yes", "no"],
     "compile": [False],  # compiling takes half a minute for each shape; test_equivalence does it
     "hidden_dim": COUNT[:5] + [10**10],
     "gamma": FRACTION,

@@ -1,6 +1,7 @@
 """Long runs survive: exact resuming, signals, bad numbers, full disks, damaged and foreign files."""
 
 import json
+import multiprocessing
 import os
 import pickle
 import random
@@ -446,3 +447,60 @@ def test_a_full_buffer_goes_on_overwriting_its_oldest_rows(script):
     half.add(random_batch(1, 10, 3, 1, module=script))
     larger.load_state_dict(half.state_dict())
     assert (larger.pos, larger.size) == (10, 10)
+
+
+@pytest.mark.parametrize("script, env_id", [(sac, "dm_control/walker-walk-v0"), (ftfl, "Hopper-v5")])
+def test_environments_in_worker_processes_give_the_same_numbers(script, env_id, tmp_path):
+    flags = {"num_seeds": 2, "env_id": env_id}
+    alone = run(script, tmp_path / "alone", **flags, env_workers="no")
+    workers = run(script, tmp_path / "workers", **flags, env_workers="yes", total_timesteps=60)
+    assert not multiprocessing.active_children()
+    resume(script, workers[0], "--total-timesteps", 120)
+    for a, b in zip(alone, workers, strict=True):
+        assert read_scalars(a) == read_scalars(b)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGKILL"])
+def test_a_signal_to_all_processes_of_a_run_with_workers(name, tmp_path):
+    """As a scheduler or a terminal sends it, to workers too: the run leaves its checkpoint, and no process is left over."""
+    flags = ["--env-id", "Hopper-v5", "--learning-starts", 20, "--hidden-dim", 16, "--batch-size", 20, "--eval-episodes", 1, "--num-seeds", 2,
+             "--log-interval", 1, "--checkpoint-interval", 50]  # fmt: skip
+    command = [sys.executable, Path(sac.__file__), *flags, "--total-timesteps", 20_000, "--env-workers", "yes", "--run-dir", tmp_path / "runs"]
+    process = subprocess.Popen(list(map(str, command)), start_new_session=True, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list(tmp_path.glob("runs/*/checkpoint-*")))
+    members = processes_of(process.pid)
+    assert len(members) == 5, "the run, two environments, and two to evaluate in"
+    if name == "SIGKILL":
+        process.kill()
+    else:
+        os.killpg(process.pid, getattr(signal, name))
+    error = process.communicate(timeout=60)[1]
+    wait_for(lambda: not processes_of(process.pid))
+    assert process.returncode == (-signal.SIGKILL if name == "SIGKILL" else 128 + getattr(signal, name)), error
+    run_dirs = sorted((tmp_path / "runs").iterdir())
+    step = checkpoints(run_dirs[0])[-1]
+    if name != "SIGKILL":
+        assert f"stopped by {name} after step {step}" in error and "Traceback" not in error
+    resume(sac, run_dirs[0], "--total-timesteps", step + 20, "--env-workers", "no")
+    whole = sac.main(sac.parse_args([*map(str, flags), "--total-timesteps", str(step + 20), "--run-dir", str(tmp_path / "whole")]))
+    assert [read_scalars(d) for d in run_dirs] == [read_scalars(d) for d in whole]
+
+
+def wait_for(condition):
+    end = time.time() + 60
+    while not condition():
+        assert time.time() < end
+        time.sleep(0.05)
+
+
+def processes_of(session):
+    """Of a session of processes, those that live."""
+    lines = subprocess.run(["ps", "-eo", "pid,sid,stat"], capture_output=True, text=True).stdout.splitlines()[1:]
+    return [pid for pid, sid, stat in map(str.split, lines) if int(sid) == session and not stat.startswith("Z")]
+
+
+def test_a_mistake_found_after_the_workers_have_started_ends_them_too(tmp_path):
+    """They ignore the SIGTERM with which Python would end them."""
+    flags = ["--env-id", "Hopper-v5", "--env-workers", "yes", "--total-timesteps", str(10**12), "--run-dir", str(tmp_path)]
+    done = subprocess.run([sys.executable, sac.__file__, *flags], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "out of memory" in done.stderr

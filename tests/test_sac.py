@@ -137,7 +137,7 @@ def test_adam_is_that_of_torch(script, compile):
     reference = torch.optim.Adam([{"params": p, "weight_decay": d} for p, d in zip(torchs, decays)], 1e-2)
     minimize = lambda: optimizer.minimize(loss(ours))
     if compile:
-        minimize = script.compiled(minimize, torch.device("cpu"), optimizer)
+        minimize = script.compiled(minimize, torch.device("cpu"))
     for step in range(30):
         if step == 15 and not compile:
             saved = copy.deepcopy(optimizer.state_dict())
