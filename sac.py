@@ -291,7 +291,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter((2 * rand(rng, *stack, 1, out_dim) - 1) * bound)  # (seeds, *stack, 1, out)
 
     def forward(self, x):
-        if self.weight.shape[-1] == 1:  # a matmul with one column is slow: one SAC update takes SLOW ms with it, FAST so
+        if self.weight.shape[-1] == 1:  # a matmul with one column is slow: one SAC update takes 14.0 ms with it, 13.3 so
             return (x * self.weight.mT).sum(-1, keepdim=True) + self.bias
         return x @ self.weight + self.bias  # (seeds, *stack, batch, out)
 
@@ -373,12 +373,15 @@ class Adam:
         """One step down the gradient of a scalar loss. Only this optimizer's parameters get a gradient, and move."""
         grads = torch.autograd.grad(loss, self.params)
         fused = not torch.compiler.is_compiling()  # one kernel for all parameters; compiled code is fused as it is
-        for decay in dict.fromkeys(self.weight_decay):
-            group = [i for i, d in enumerate(self.weight_decay) if d == decay]
-            lists = [[x[i] for i in group] for x in (self.params, grads, self.exp_avgs, self.exp_avg_sqs, self.steps)]
+        for decay in dict.fromkeys(self.weight_decay):  # torch's function takes one number for all that it is given
+
+            def group(tensors):
+                return [x for x, d in zip(tensors, self.weight_decay, strict=True) if d == decay]
+
             with torch.no_grad():
-                adam(*lists[:4], [], lists[4], lr=self.lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=decay, amsgrad=False,
-                     maximize=False, foreach=False, fused=fused, capturable=loss.is_cuda)  # fmt: skip
+                adam(group(self.params), group(grads), group(self.exp_avgs), group(self.exp_avg_sqs), [], group(self.steps),
+                     lr=self.lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=decay, amsgrad=False, maximize=False,
+                     foreach=False, fused=fused, capturable=loss.is_cuda)  # fmt: skip
 
     def state_dict(self):
         """For a checkpoint."""

@@ -271,12 +271,13 @@ def work(name):
 
 
 # ------------------------------------------------------------------------------------------------ Whole steps
-def steps_per_second(script, utd, env_id, threads):
+def steps_per_second(script, utd, env_id, threads, compile):
     """Environment steps per second of a whole run after its random steps, the median over stretches of ten steps; and the share
-    of that time in updates, model training and imagination. Model training at its default of 20 batches per step."""
+    of that time in updates, model training and imagination. Model training at its default of 20 batches per step. A compiled
+    update can't be timed from within: there, the share is None."""
     program = """
 import statistics, sys, time, tempfile
-sys.path.insert(0, sys.argv.pop(1)); script, utd, env_id, threads, steps = sys.argv[1:]
+sys.path.insert(0, sys.argv.pop(1)); script, utd, env_id, threads, steps, compile = sys.argv[1:]
 module, steps = __import__(script), int(steps)
 times, spent_at, update = [], [], module.tqdm.update
 def step_done(self, *a):
@@ -294,21 +295,24 @@ def timed(function):
         finally:
             spent[0] += time.perf_counter() - begin
     return call
-module.SAC.update = timed(module.SAC.update)
+if compile == "no":
+    module.SAC.update = timed(module.SAC.update)
 if script != "sac":
     module.train_model, module.imagine = timed(module.train_model), timed(module.imagine)
 model = {"model_train_interval": 10, "model_train_steps": 200} if script != "sac" else {}
 with tempfile.TemporaryDirectory() as folder:
     module.main(module.Args(env_id=env_id, utd_ratio=int(utd), learning_starts=1000, total_timesteps=1000 + steps, num_threads=int(threads),
-                eval_interval=10**9, eval_episodes=1, run_dir=folder, device="cpu", checkpoint_interval=10**9, **model))
+                eval_interval=10**9, eval_episodes=1, run_dir=folder, device="cpu", checkpoint_interval=10**9, compile=compile == "yes", **model))
 chunks = [10 / (b - a) for a, b in zip(times[1009::10], times[1019::10])]
 print(statistics.median(chunks), (spent_at[-2] - spent_at[999]) / (times[-2] - times[999]))
 """
     steps = 400 if utd == 1 and script == "sac" else 50
-    command = [*pinned(threads), sys.executable, "-c", program, str(ROOT), script, str(utd), env_id, str(threads), str(steps)]
+    words = [str(ROOT), script, str(utd), env_id, str(threads), str(steps), "yes" if compile else "no"]
+    command = [*pinned(threads), sys.executable, "-c", program, *words]
     done = subprocess.run(command, env=environment(threads), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    return tuple(float(x) for x in done.stdout.split()[-2:])
+    speed, share = (float(x) for x in done.stdout.split()[-2:])
+    return speed, None if compile else share
 
 
 # ------------------------------------------------------------------------------------------------ Coordinator
@@ -368,12 +372,13 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
             record["ms"].append({"threads": count, "shape": shape, "task": task, "medians": medians, "all": times})
             cells = [f"{medians[n]:.2f} ({medians[n] / medians['floor']:.2f})" if n in medians else "-" for n in names]
             rows.append([str(count), shape, task, *cells])
-        for script, utd in [("sac", 1), ("sac", 20), ("mbpo", 20), ("ftfl", 1), ("ftfl", 20)] * steps:
+        runs = [("sac", 1, False), ("sac", 20, False), ("mbpo", 20, False), ("ftfl", 1, False), ("ftfl", 20, False), ("ftfl", 20, True)]
+        for script, utd, compile in runs * steps:
             for env_id in ("dm_control/walker-walk-v0", "dm_control/humanoid-stand-v0"):
-                speed, share = steps_per_second(script, utd, env_id, count)
-                row = {"threads": count, "script": script, "utd": utd, "env_id": env_id, "value": speed, "share": share}
-                record["steps_per_second"].append(row)
-                print(f"{count} thread{'s' * (count > 1)}, {script}.py, UTD {utd}, {env_id}: {speed:.2f} steps/s, {share:.1%}", flush=True)
+                speed, share = steps_per_second(script, utd, env_id, count, compile)
+                row = {"threads": count, "script": f"{script}.py{' --compile' * compile}", "utd": utd, "env_id": env_id}
+                record["steps_per_second"].append(row | {"value": speed, "share": share})
+                print(f"{count} thread{'s' * (count > 1)}, {row['script']}, UTD {utd}, {env_id}: {speed:.2f} steps/s, {share}", flush=True)
     Path(out).write_text(json.dumps(record, indent=1) + "\n")
     print(f"\n{record['machine']}, {record['date']}; medians of {rounds} rounds, ms (times the floor)\n")
     print("| threads | shape | task | " + " | ".join(names) + " |\n" + "|---" * (3 + len(names)) + "|")
@@ -381,7 +386,8 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
     print("\n" + "\n".join(f"{name}: {text}" for name, text in TASKS.items()))
     print("\n| threads | script | UTD | task | environment steps per second | of the time in updates and model |\n|---|---|---|---|---|---|")
     for r in record["steps_per_second"]:
-        print(f"| {r['threads']} | {r['script']}.py | {r['utd']} | {r['env_id']} | {r['value']:.2f} | {r['share']:.0%} |")
+        share = "-" if r["share"] is None else f"{r['share']:.0%}"
+        print(f"| {r['threads']} | {r['script']} | {r['utd']} | {r['env_id']} | {r['value']:.2f} | {share} |")
 
 
 def machine():

@@ -82,6 +82,7 @@ def test_compiled_updates_can_be_cuda_graphs(monkeypatch):
     and the noise, must be known to torch.compile as tensors whose address is fixed. (Looked at on the CPU, without code.)"""
     from torch._inductor.compile_fx import compile_fx
 
+    torch._dynamo.reset()  # what other tests compiled
     graphs, compile = [], torch.compile
 
     def record(graph, inputs, **kwargs):
