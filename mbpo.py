@@ -657,7 +657,8 @@ def evaluate_model(model, buffer, holdout_rows, groups):
     reward_var = batch.rewards.var(2).squeeze(1)
     variance = (logvar.exp() * model.target_std**2).mean((1, 2))  # (seeds, obs + 1)
     groups = np.append(groups, "reward")
-    variances = {name: variance[:, torch.as_tensor(groups == name)] for name in ("position", "velocity", "other", "reward")}
+    members = {name: np.flatnonzero(groups == name) for name in ("position", "velocity", "other", "reward")}
+    variances = {name: variance[:, torch.as_tensor(dims, device=variance.device)] for name, dims in members.items()}
     return {
         "model/holdout_mse": holdout_mse.mean(1),
         "model/predicted_std": ((0.5 * logvar).exp() * model.target_std).mean((1, 2, 3)),
