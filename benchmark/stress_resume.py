@@ -2,8 +2,9 @@
 
     python benchmark/stress_resume.py --kills 20             # all three scripts, a DMC and a Gym task each: 34 minutes
 
-Every second kill waits for a file that is just being written. Prints one line per run; the exit code is 1 if any number
-differs. CPU, one thread: only there are two runs with the same seed equal to the last bit.
+Every second kill waits for a file that is just being written, and after it the environments run in worker processes.
+Prints one line per run; the exit code is 1 if any number differs. CPU, one thread: only there are two runs with the same
+seed equal to the last bit.
 """
 
 import logging
@@ -83,7 +84,7 @@ def killed_run(command, folder, kills, rng):
         process.wait()
         assert process.returncode == -signal.SIGKILL, "the run was over before all kills: give it more steps"
         hits += bool(list(run_dirs[0].glob("*.tmp")))
-        process = start([str(command[0]), "--resume", str(run_dirs[0])])
+        process = start([str(command[0]), "--resume", str(run_dirs[0]), "--env-workers", "yes" if kill % 2 else "no"])
     finish(process)
     return sorted(folder.iterdir()), hits
 
