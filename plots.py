@@ -16,6 +16,7 @@ flag that matters for what is learned, by that flag too. Lines and dots are inte
 
 import csv
 import glob
+import itertools
 import json
 import logging
 import math
@@ -621,7 +622,8 @@ def export(runs: tuple[str, ...] = ("runs",), out: str = "figures/runs.csv", tag
 def demo(runs: tuple[str, ...] = ("runs/demo",), out: str = "runs/demo/demo"):
     """The figure of `make demo`, and a table of its last values.
 
-    Above, both models fitted to the same random transitions of humanoid-stand; below, both agents on walker-walk.
+    Above, both models fitted to the same random transitions of humanoid-stand; below, both agents on walker-walk: each seed
+    as a thin line, and their mean.
 
     Example: python plots.py demo --runs runs/demo-20260101-120000 --out figures/demo
 
@@ -638,18 +640,26 @@ def demo(runs: tuple[str, ...] = ("runs/demo",), out: str = "runs/demo/demo"):
         (agents, "eval/episodic_return", "return", "environment steps"),
         (agents, "losses/qf1_values", "mean Q", "environment steps"),
     ]
+    for run in fits:
+        steps, real = run.scalars["rewards/real"]
+        run.scalars["ratio"] = steps, run.scalars["rewards/synthetic"][1] / real
     figure, axes = plt.subplots(2, 2, figsize=(9, 6.5))
     rows = {}
     for axis, (group, tag, text, xlabel) in zip(axes.flat, layout):
-        for run in group:
-            name = algorithm(run.flags)
-            if tag == "ratio":
-                steps, real = run.scalars["rewards/real"]
-                values = run.scalars["rewards/synthetic"][1] / real
-            else:
+        for name, members in itertools.groupby(group, key=lambda run: algorithm(run.flags)):
+            members = list(members)
+            several, color = len(members) > 1, COLORS[name]
+            for run in members:
                 steps, values = run.scalars[tag]
-            axis.plot(steps, values, color=COLORS[name], marker="o" if len(steps) < 30 else None, ms=4, label=name)
-            rows.setdefault((name, run.flags["seed"]), {})[tag] = values[-1]
+                marker = "o" if len(steps) < 30 and not several else None
+                style = {"lw": 0.8, "alpha": 0.6} if several else {"label": name}
+                axis.plot(steps, values, color=color, marker=marker, ms=4, **style)
+                rows.setdefault((name, f"seed {run.flags['seed']}"), {})[tag] = values[-1]
+            if several:
+                grid, values = on_common_grid(members, tag)
+                mean = values.mean(0)
+                axis.plot(grid, mean, color=color, marker="o" if len(grid) < 30 else None, ms=4, lw=2.2, label=f"{name}, mean of {len(members)} seeds")
+                rows[name, "mean"] = rows.get((name, "mean"), {}) | {tag: mean[-1]}
         kind = "Model alone" if group is fits else "Agent"
         tasks = sorted({short(run.flags["env_id"]) for run in group})
         axis.set_title(f"{kind}, {', '.join(tasks)}: {text}", fontsize=10)
@@ -662,9 +672,9 @@ def demo(runs: tuple[str, ...] = ("runs/demo",), out: str = "runs/demo/demo"):
     axes[0, 1].axhline(1, color="gray", lw=1)
 
     print(f"\n{'':12s}{'reward R2':>12s}{'synth/real':>12s}{'return':>12s}{'mean Q':>12s}")
-    for (name, seed), values in rows.items():
-        cells = "".join(f"{values[tag]:12.2f}" if tag in values else f"{'-':>12s}" for _, tag, _, _ in layout)
-        print(f"{name + ' seed ' + str(seed):12s}{cells}")
+    for name, which in sorted(rows, key=lambda row: (list(COLORS).index(row[0]), row[1] == "mean")):
+        cells = "".join(f"{rows[name, which][tag]:12.2f}" if tag in rows[name, which] else f"{'-':>12s}" for _, tag, _, _ in layout)
+        print(f"{name + ' ' + which:12s}{cells}")
     save(figure, out)
 
 

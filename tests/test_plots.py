@@ -60,6 +60,25 @@ def test_the_lines_drawn_are_the_values_logged(runs, tmp_path, monkeypatch, caps
     assert [line.split() for line in table.splitlines() if line.startswith("MBPO")] == [["MBPO", "seed", "1", "-1.00", "2.00", "22.00", "7.00"]]
 
 
+def test_the_demo_draws_each_seed_and_their_mean(runs, tmp_path, monkeypatch, capsys):
+    values = {1: CURVES["ftfl", "agent"]["eval/episodic_return"], 2: [0, 30, 60], 3: [1, 0, 0]}
+    for seed in (2, 3):
+        write_run(runs / f"seed-{seed}", seed, values[seed], env_id="dm_control/walker-walk-v0", fit_buffer="", model_train_steps=300)
+        with SummaryWriter(str(runs / f"seed-{seed}")) as writer:
+            for k, q in enumerate((0, 0, 10 * seed), 1):
+                writer.add_scalar("losses/qf1_values", q, 100 * k)
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: figures.append(self))
+    plots.demo((str(runs),), str(tmp_path / "demo.png"))
+    lines = figures[0].axes[2].lines
+    (mean,) = [line for line in lines if line.get_label() == "FTFL, mean of 3 seeds"]
+    assert mean.get_ydata() == pytest.approx(np.mean(list(values.values()), 0))
+    thin = [list(line.get_ydata()) for line in lines if line.get_color() == mean.get_color() and line is not mean]
+    assert sorted(thin) == sorted(map(list, values.values()))
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["FTFL", "mean", "-", "-", "50.00", "20.33"] in table and ["FTFL", "seed", "3", "-", "-", "0.00", "30.00"] in table
+
+
 @pytest.mark.parametrize("normalized,state,name", [
     (True, "direct", "FTFL"), (True, "residual", "TUN only"), (False, "direct", "DNP only"), (False, "residual", "MBPO")])  # fmt: skip
 def test_runs_are_named_by_their_flags(normalized, state, name):
