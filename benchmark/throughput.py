@@ -2,6 +2,7 @@
 
     python benchmark/throughput.py                                   # ours and the floor
     python benchmark/throughput.py --peers .venv-peers/bin/python --mbrl .venv-mbrl/bin/python
+    python benchmark/throughput.py --gpu cuda                        # six seeds of ftfl.py side by side
 
 Every implementation runs in a process of its own, pinned to one core or to two, and waits while another one is measured. One
 round measures each once, then the next round begins; the table has the medians over the rounds. benchmark/README.md says how
@@ -271,13 +272,13 @@ def work(name):
 
 
 # ------------------------------------------------------------------------------------------------ Whole steps
-def steps_per_second(script, utd, env_id, threads, compile):
-    """Environment steps per second of a whole run after its random steps, the median over stretches of ten steps; and the share
-    of that time in updates, model training and imagination. Model training at its default of 20 batches per step. A compiled
-    update can't be timed from within: there, the share is None."""
+def steps_per_second(script, utd, env_id, threads, compile, device="cpu", num_seeds=1, env_workers="no"):
+    """Environment steps per second of a whole run after its random steps, all seeds together, the median over stretches of ten
+    steps; and the share of that time in updates, model training and imagination. Model training at its default of 20 batches per
+    step. A compiled update can't be timed from within, and nothing can on a GPU: there, the share is None."""
     program = """
 import statistics, sys, time, tempfile
-sys.path.insert(0, sys.argv.pop(1)); script, utd, env_id, threads, steps, compile = sys.argv[1:]
+sys.path.insert(0, sys.argv.pop(1)); script, utd, env_id, threads, steps, compile, device, num_seeds, env_workers = sys.argv[1:]
 module, steps = __import__(script), int(steps)
 times, spent_at, update = [], [], module.tqdm.update
 def step_done(self, *a):
@@ -302,17 +303,18 @@ if script != "sac":
 model = {"model_train_interval": 10, "model_train_steps": 200} if script != "sac" else {}
 with tempfile.TemporaryDirectory() as folder:
     module.main(module.Args(env_id=env_id, utd_ratio=int(utd), learning_starts=1000, total_timesteps=1000 + steps, num_threads=int(threads),
-                eval_interval=10**9, eval_episodes=1, run_dir=folder, device="cpu", checkpoint_interval=10**9, compile=compile == "yes", **model))
-chunks = [10 / (b - a) for a, b in zip(times[1009::10], times[1019::10])]
+                eval_interval=10**9, eval_episodes=1, run_dir=folder, device=device, checkpoint_interval=10**9, compile=compile == "yes", num_seeds=int(num_seeds),
+                env_workers=env_workers, **model))
+chunks = [10 * int(num_seeds) / (b - a) for a, b in zip(times[1009::10], times[1019::10])]
 print(statistics.median(chunks), (spent_at[-2] - spent_at[999]) / (times[-2] - times[999]))
 """
-    steps = 400 if utd == 1 and script == "sac" else 50
-    words = [str(ROOT), script, str(utd), env_id, str(threads), str(steps), "yes" if compile else "no"]
-    command = [*pinned(threads), sys.executable, "-c", program, *words]
+    steps = 400 if utd == 1 and script == "sac" or device != "cpu" else 50
+    words = [ROOT, script, utd, env_id, threads, steps, "yes" if compile else "no", device, num_seeds, env_workers]
+    command = [*pinned(threads) * (device == "cpu"), sys.executable, "-c", program, *map(str, words)]
     done = subprocess.run(command, env=environment(threads), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     speed, share = (float(x) for x in done.stdout.split()[-2:])
-    return speed, None if compile else share
+    return speed, None if compile or device != "cpu" else share
 
 
 # ------------------------------------------------------------------------------------------------ Coordinator
@@ -351,7 +353,8 @@ def measure(pythons, threads, rounds, names):
     return results
 
 
-def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, ...] = (1, 2), steps: bool = True, out: str = "throughput.json"):
+def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, ...] = (1, 2), steps: bool = True, gpu: str = "",
+         out: str = "throughput.json"):  # fmt: skip
     """Measure, print a table of ratios and write all numbers as JSON.
 
     Args:
@@ -360,8 +363,15 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
         rounds: measurements of each
         threads: numbers of threads, each pinned to as many cores
         steps: measure whole environment steps too
+        gpu: a device, such as cuda: measure nothing but six seeds of ftfl.py there
         out: the JSON file
     """
+    if gpu:
+        for compile, env_workers in (False, "no"), (False, "yes"), (True, "no"), (True, "yes"):
+            speed, _ = steps_per_second("ftfl", 20, "dm_control/humanoid-stand-v0", 1, compile, gpu, 6, env_workers)
+            words = f"ftfl.py --num-seeds 6 --device {gpu} --env-workers {env_workers}{' --compile' * compile}"
+            print(f"{words}, humanoid-stand, UTD 20: {speed:.1f} environment steps per second over all seeds", flush=True)
+        return
     names = ["floor", "ours", "ours --compile"] + ["SB3", "SBX"] * bool(peers) + ["mbrl"] * bool(mbrl)
     pythons = {"SB3": peers, "SBX": peers, "mbrl": mbrl}
     record = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "rounds": rounds, "ms": [], "steps_per_second": []}
@@ -372,7 +382,7 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
             record["ms"].append({"threads": count, "shape": shape, "task": task, "medians": medians, "all": times})
             cells = [f"{medians[n]:.2f} ({medians[n] / medians['floor']:.2f})" if n in medians else "-" for n in names]
             rows.append([str(count), shape, task, *cells])
-        runs = [("sac", 1, False), ("sac", 20, False), ("mbpo", 20, False), ("ftfl", 1, False), ("ftfl", 20, False), ("ftfl", 20, True)]
+        runs = [(script, utd, False) for script in ("sac", "mbpo", "ftfl") for utd in (1, 20)] + [("ftfl", 20, True)]
         for script, utd, compile in runs * steps:
             for env_id in ("dm_control/walker-walk-v0", "dm_control/humanoid-stand-v0"):
                 speed, share = steps_per_second(script, utd, env_id, count, compile)
