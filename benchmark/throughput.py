@@ -308,7 +308,7 @@ with tempfile.TemporaryDirectory() as folder:
 chunks = [10 * int(num_seeds) / (b - a) for a, b in zip(times[1009::10], times[1019::10])]
 print(statistics.median(chunks), (spent_at[-2] - spent_at[999]) / (times[-2] - times[999]))
 """
-    steps = 400 if utd == 1 and script == "sac" or device != "cpu" else 50
+    steps = 400 if utd == 1 and script == "sac" or device != "cpu" else 30
     words = [ROOT, script, utd, env_id, threads, steps, "yes" if compile else "no", device, num_seeds, env_workers]
     command = [*pinned(threads) * (device == "cpu"), sys.executable, "-c", program, *map(str, words)]
     done = subprocess.run(command, env=environment(threads), capture_output=True, text=True)
