@@ -282,7 +282,7 @@ sys.path.insert(0, sys.argv.pop(1)); script, utd, env_id, threads, steps, compil
 module, steps = __import__(script), int(steps)
 times, spent_at, update = [], [], module.tqdm.update
 def step_done(self, *a):
-    if self.unit == "step":
+    if getattr(self, "unit", "") == "step":  # torch.compile has bars of its own, without one
         times.append(time.perf_counter())
         spent_at.append(spent[0])
     return update(self, *a)
