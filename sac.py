@@ -62,7 +62,7 @@ class Args:
     env_workers: Literal["auto", "yes", "no"] = "auto"
     """a process for each environment; auto: with several seeds on a GPU and several CPU cores. The numbers are the same"""
     compile: bool = False
-    """compile whole updates with torch.compile, as CUDA graphs on a GPU; half a minute at first, then a quarter faster on a CPU"""
+    """make each update one graph with torch.compile (a CUDA graph on a GPU): half a minute at first, then faster"""
 
     # The agent
     learning_starts: int = 10_000
