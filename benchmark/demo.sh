@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make demo: MBPO fails and FTFL does not, on two cores within 15 minutes. Run from the repository's root.
+# make demo: MBPO fails and FTFL does not, on two cores in about 15 minutes. Run from the repository's root.
 # Settings, as environment variables or `make demo NAME=VALUE`: SEED=1 (the first seed), SEEDS=3 (how many)
 set -euo pipefail
 export OMP_NUM_THREADS=1  # two runs with one thread each do more than one run with two
