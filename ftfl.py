@@ -340,7 +340,6 @@ def observation_groups(args):
 
 
 # ------------------------------------------------------------------------------------------------ Networks
-
 class Linear(nn.Module):
     """A stack of linear layers, one per seed and per entry of `stack`, in one batched matmul. Initialized as nn.Linear."""
 
