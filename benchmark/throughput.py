@@ -318,8 +318,40 @@ print(statistics.median(chunks), (spent_at[-2] - spent_at[999]) / (times[-2] - t
 
 
 # ------------------------------------------------------------------------------------------------ Coordinator
+def fail(message):
+    """Report a user's mistake in one line and exit."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def check_args(peers, mbrl, rounds, threads, gpu, out):
+    """Stop at the first flag that makes no sense, before the half hour of measuring."""
+    if rounds < 1:
+        fail(f"--rounds must be at least 1, not {rounds}")
+    cores = len(os.sched_getaffinity(0))
+    if not threads or not all(1 <= count <= cores for count in threads):
+        fail(f"--threads are pinned to a core each: between 1 and {cores} here, not {' '.join(map(str, threads)) or 'none'}")
+    for flag, python, modules in ("--peers", peers, "stable_baselines3, sbx"), ("--mbrl", mbrl, "mbrl.models"):
+        try:
+            if python and subprocess.run([python, "-c", f"import {modules}"], capture_output=True).returncode:
+                fail(f"{flag} {python} can't import {modules}: see benchmark/README.md for how to install what it needs")
+        except OSError as error:
+            fail(f"{flag} must be the python of a virtual environment, not {python} ({error.strerror})")
+    if gpu:
+        import torch
+
+        try:
+            torch.empty(0, device=gpu)
+        except (RuntimeError, AssertionError) as error:
+            fail(f"--gpu {gpu} can't be used here: {str(error).splitlines()[0]}")
+    try:
+        open(out, "a").close()
+    except OSError as error:
+        fail(f"--out {out} can't be written: {error.strerror}")
+
+
 def pinned(threads):
-    return ["taskset", "-c", ",".join(str(core) for core in range(threads))]
+    return ["taskset", "-c", ",".join(str(core) for core in sorted(os.sched_getaffinity(0))[:threads])]
 
 
 def environment(threads):
@@ -366,15 +398,19 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
         gpu: a device, such as cuda: measure nothing but six seeds of ftfl.py there
         out: the JSON file
     """
+    check_args(peers, mbrl, rounds, threads, gpu, out)
+    record = {"machine": machine(gpu), "date": time.strftime("%Y-%m-%d"), "rounds": rounds, "ms": [], "steps_per_second": []}
     if gpu:
         for compile, env_workers in (False, "no"), (False, "yes"), (True, "no"), (True, "yes"):
             speed, _ = steps_per_second("ftfl", 20, "dm_control/humanoid-stand-v0", 1, compile, gpu, 6, env_workers)
             words = f"ftfl.py --num-seeds 6 --device {gpu} --env-workers {env_workers}{' --compile' * compile}"
+            record["steps_per_second"].append({"command": words, "utd": 20, "env_id": "dm_control/humanoid-stand-v0", "value": speed})
+            Path(out).write_text(json.dumps(record, indent=1) + "\n")
             print(f"{words}, humanoid-stand, UTD 20: {speed:.1f} environment steps per second over all seeds", flush=True)
+        print(f"{record['machine']}, {record['date']}")
         return
     names = ["floor", "ours", "ours --compile"] + ["SB3", "SBX"] * bool(peers) + ["mbrl"] * bool(mbrl)
     pythons = {"SB3": peers, "SBX": peers, "mbrl": mbrl}
-    record = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "rounds": rounds, "ms": [], "steps_per_second": []}
     rows = []
     for count in threads:
         for (shape, task), times in measure(pythons, count, rounds, names).items():
@@ -391,7 +427,7 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
                 row = {"threads": count, "script": f"{script}.py{' --compile' * compile}", "utd": utd, "env_id": env_id}
                 record["steps_per_second"].append(row | {"value": speed, "share": share})
                 print(f"{count} thread{'s' * (count > 1)}, {row['script']}, UTD {utd}, {env_id}: {speed:.2f} steps/s, {share}", flush=True)
-    Path(out).write_text(json.dumps(record, indent=1) + "\n")
+        Path(out).write_text(json.dumps(record, indent=1) + "\n")
     print(f"\n{record['machine']}, {record['date']}; medians of {rounds} rounds: ms (times the floor, within a round)\n")
     print("| threads | shape | task | " + " | ".join(names) + " |\n" + "|---" * (3 + len(names)) + "|")
     print("\n".join("| " + " | ".join(row) + " |" for row in rows))
@@ -402,13 +438,18 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
         print(f"| {r['threads']} | {r['script']} | {r['utd']} | {r['env_id']} | {r['value']:.2f} | {share} |")
 
 
-def machine():
-    """The processor's name and the number of cores."""
+def machine(gpu=""):
+    """The processor's name and the number of cores, and the GPU's name."""
     try:
         name = next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line)
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
+    words = f"{name}, {os.cpu_count()} cores"
+    if gpu.startswith("cuda"):
+        import torch
+
+        words = f"{torch.cuda.get_device_name(gpu)}; {words}"
+    return words
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+"""benchmark/throughput.py: mistakes cost a second, not half an hour; and it measures what it says."""
+
+import subprocess
+import sys
+
+import pytest
+import throughput
+
+from conftest import ROOT
+
+MISTAKES = [
+    ("--gpu", "cuda:77"),
+    ("--peers", "/nonexistent/python"),
+    ("--mbrl", sys.executable),  # mbrl isn't in this virtual environment
+    ("--rounds", "0"),
+    ("--threads", "0"),
+    ("--threads", "100000"),
+    ("--out", "/nonexistent/folder/throughput.json"),
+]
+
+
+@pytest.mark.parametrize("flag, value", MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_flag(flag, value, tmp_path):
+    command = [sys.executable, ROOT / "benchmark/throughput.py", flag, value]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2 and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {flag} ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_round_asks_each_worker_once(monkeypatch):
+    monkeypatch.setattr(throughput, "SHAPES", {"small": (4, 2)})
+    results = throughput.measure({}, 1, 2, ["floor", "ours"])
+    assert list(results) == [("small", task) for task in throughput.TASKS]
+    for (_, task), times in results.items():
+        assert len(times["floor"]) == len(times["ours"]) == 2
+        assert 0 < min(times["floor"]) < min(times["ours"]), f"{task}: nothing is as fast as its multiplications alone"
+
+
+def test_whole_steps_are_timed_by_the_clock(monkeypatch, tmp_path):
+    """A copy of sac.py whose update only sleeps for 20 ms: fewer than 50 steps in a second, and nearly all of it in updates."""
+    slow = '\n\ndef sleep_instead(self, batch, noise):\n    time.sleep(0.02)\n    return {"nothing": torch.zeros(1, 1)}\n\n\nSAC.update = sleep_instead\n'
+    (tmp_path / "sac.py").write_text((ROOT / "sac.py").read_text() + slow)
+    monkeypatch.setattr(throughput, "ROOT", tmp_path)
+    speed, share = throughput.steps_per_second("sac", 1, "dm_control/walker-walk-v0", 1, False)
+    assert 15 < speed < 50
+    assert 0.6 < share < 1
