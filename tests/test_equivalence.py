@@ -95,16 +95,17 @@ def test_compiled_updates_can_be_cuda_graphs(monkeypatch):
 
     backend = partial(compile_fx, inner_compile=record)
     monkeypatch.setattr(torch, "compile", lambda function, fullgraph, mode: compile(function, fullgraph=fullgraph, backend=backend))
-    monkeypatch.setattr(torch._functorch.config, "enable_autograd_cache", False)
     args = make_args(ftfl, compile=True, num_seeds=2)
     rng = ftfl.make_rng(args, 0)
     agent, model = ftfl.SAC(rng, 4, 3, args), ftfl.Ensemble(rng, 4, 3, args)
     batch = random_batch(2, 32, 4, 3, module=ftfl)
-    agent.update(batch, torch.randn(2, 2, 32, 3))
-    addresses = {name: x.data_ptr() for name, x in model.named_buffers()}
-    model.update_normalizer(ftfl.Batch(*(x.unsqueeze(1) for x in batch)))
-    assert addresses == {name: x.data_ptr() for name, x in model.named_buffers()}
-    model.update(ftfl.Batch(*(torch.stack([x] * 7, 1) for x in batch)))
+    # By torch's own patch: a monkeypatch of its settings hides them from later tests, instead of putting them back.
+    with torch._functorch.config.patch(enable_autograd_cache=False):
+        agent.update(batch, torch.randn(2, 2, 32, 3))
+        addresses = {name: x.data_ptr() for name, x in model.named_buffers()}
+        model.update_normalizer(ftfl.Batch(*(x.unsqueeze(1) for x in batch)))
+        assert addresses == {name: x.data_ptr() for name, x in model.named_buffers()}
+        model.update(ftfl.Batch(*(torch.stack([x] * 7, 1) for x in batch)))
 
     (sac_written, sac_fixed, sac_moving), (model_written, model_fixed, model_moving) = graphs
     parameters = sum(len(optimizer.params) for optimizer in (agent.actor_optimizer, agent.q_optimizer, agent.a_optimizer))
