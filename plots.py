@@ -31,7 +31,9 @@ import tyro
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
 
-logging.getLogger("tensorboard").setLevel(logging.ERROR)  # of a resumed run it warns that dropped steps are dropped
+logging.getLogger("tensorboard").setLevel(
+    logging.ERROR
+)  # of a resumed run it warns that dropped steps are dropped
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
 
@@ -51,7 +53,12 @@ LINE_STYLES = ("-", "--", ":", "-.")
 # A figure of this width still has letters of 10 pixels when it is shown 400 pixels wide.
 WIDTH, PANEL_HEIGHT = 6.4, 2.7
 plt.rcParams |= {"font.size": 11.5, "axes.titlesize": 11.5, "legend.fontsize": 9.5, "pdf.fonttype": 42}
-plt.rcParams |= {"axes.grid": True, "grid.alpha": 0.3, "legend.framealpha": 0.7, "figure.constrained_layout.use": True}
+plt.rcParams |= {
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "legend.framealpha": 0.7,
+    "figure.constrained_layout.use": True,
+}
 
 
 def fail(message):
@@ -95,7 +102,11 @@ def read_csv(path):
             else:
                 points[row["run"]].setdefault(row["tag"], []).append((int(row["step"]), float(row["value"])))
     return [
-        Run(name, flags[name], {tag: tuple(np.array(rows, dtype=float).T) for tag, rows in points[name].items()})
+        Run(
+            name,
+            flags[name],
+            {tag: tuple(np.array(rows, dtype=float).T) for tag, rows in points[name].items()},
+        )
         for name in flags
     ]
 
@@ -117,7 +128,11 @@ def load_runs(patterns, unfinished=False):
     """
     files = {}
     for pattern in patterns:
-        found = [Path(pattern)] if Path(pattern).exists() else [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
+        found = (
+            [Path(pattern)]
+            if Path(pattern).exists()
+            else [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
+        )
         for path in found:
             for file in sorted(path.rglob("args.json")) if path.is_dir() else [path]:
                 if file.name == "args.json" or file.suffix == ".csv":
@@ -137,13 +152,19 @@ def load_runs(patterns, unfinished=False):
         except Exception as error:
             note(f"left out {file}: {type(error).__name__}: {error}")
     latest = {}
-    for run in sorted(runs, key=lambda run: run.name.rsplit("__", 1)[-1]):  # the folder's name ends with the time
+    for run in sorted(
+        runs, key=lambda run: run.name.rsplit("__", 1)[-1]
+    ):  # the folder's name ends with the time
         key = (*identity(run.flags), run.flags["seed"])
         if key in latest:
-            note(f"left out {latest[key].name}: {run.name} is a later run of the same seed with the same flags")
+            note(
+                f"left out {latest[key].name}: {run.name} is a later run of the same seed with the same flags"
+            )
         latest[key] = run
     if not latest:
-        fail(f"--runs {' '.join(patterns)}: no finished runs there (a run directory has an args.json; see `export` for CSV)")
+        fail(
+            f"--runs {' '.join(patterns)}: no finished runs there (a run directory has an args.json; see `export` for CSV)"
+        )
     return list(latest.values())
 
 
@@ -162,9 +183,12 @@ def algorithm(flags):
         return "SAC"
     normalized = flags.get("target_normalization", False)
     direct = flags.get("next_state_prediction", "residual") == "direct"
-    return {(False, False): "MBPO", (True, False): "TUN only", (False, True): "DNP only", (True, True): "FTFL"}[
-        normalized, direct
-    ]
+    return {
+        (False, False): "MBPO",
+        (True, False): "TUN only",
+        (False, True): "DNP only",
+        (True, True): "FTFL",
+    }[normalized, direct]
 
 
 def label(flags):
@@ -214,7 +238,10 @@ def styles(names):
     result, count = {}, {}
     for name in names:
         count[base(name)] = count.get(base(name), -1) + 1
-        result[name] = {"color": COLORS[base(name)], "linestyle": LINE_STYLES[count[base(name)] % len(LINE_STYLES)]}
+        result[name] = {
+            "color": COLORS[base(name)],
+            "linestyle": LINE_STYLES[count[base(name)] % len(LINE_STYLES)],
+        }
     return result
 
 
@@ -232,7 +259,14 @@ def interval(*samples, statistic=iqm, resamples=2_000):
     if min(len(sample) for sample in samples) < 2:
         return (np.full(np.shape(samples[0])[1:], np.nan),) * 2
     result = scipy.stats.bootstrap(
-        samples, statistic, axis=0, vectorized=True, method="percentile", n_resamples=resamples, batch=200, rng=0
+        samples,
+        statistic,
+        axis=0,
+        vectorized=True,
+        method="percentile",
+        n_resamples=resamples,
+        batch=200,
+        rng=0,
     )
     return result.confidence_interval
 
@@ -247,7 +281,9 @@ def on_common_grid(runs, tag):
     if not curves:
         return np.empty(0), np.empty((0, 0))
     grid = min((steps for steps, _ in curves), key=len)
-    grid = grid[(grid >= max(steps[0] for steps, _ in curves)) & (grid <= min(steps[-1] for steps, _ in curves))]
+    grid = grid[
+        (grid >= max(steps[0] for steps, _ in curves)) & (grid <= min(steps[-1] for steps, _ in curves))
+    ]
     return grid, np.array([np.interp(grid, steps, values) for steps, values in curves])
 
 
@@ -294,7 +330,9 @@ def shared_legend(figure, axes):
     handles = {text: handle for axis in axes for handle, text in zip(*axis.get_legend_handles_labels())}
     names = [text.rsplit(" (", 1)[0] for text in handles]
     if len(set(names)) == len(names):
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2 if len(names) < 7 else 3)
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=2 if len(names) < 7 else 3
+        )
     else:
         for axis in axes:
             axis.legend()
@@ -382,12 +420,20 @@ def summary(
     for task in list(groups):
         sac = [name for name in groups[task] if base(name) == "SAC"]
         if len(sac) != 1 or iqm(final_values(groups[task][sac[0]], tag, last)) <= 0:
-            why = "no SAC to compare with" if not sac else "several kinds of SAC" if len(sac) > 1 else "SAC's return is not above 0"
+            why = (
+                "no SAC to compare with"
+                if not sac
+                else "several kinds of SAC"
+                if len(sac) > 1
+                else "SAC's return is not above 0"
+            )
             note(f"left out {short(task)}: {why}")
             del groups[task]
     if not groups:
         fail(f"--runs {' '.join(runs)}: no task with runs of SAC, which is 100 % here")
-    names = sorted({name for named in groups.values() for name in named}, key=lambda n: (list(COLORS).index(base(n)), n))
+    names = sorted(
+        {name for named in groups.values() for name in named}, key=lambda n: (list(COLORS).index(base(n)), n)
+    )
     style = styles(names)
     figure, (axis,) = panels(1)
     figure.set_figheight(1.6 + 0.45 * len(groups) + 0.12 * len(names))
@@ -402,8 +448,12 @@ def summary(
             y = row + 0.5 * (k - (len(names) - 1) / 2) / len(names)
             percent = relative(values, sac)
             if name != "SAC" and min(len(values), len(sac)) > 1:
-                axis.plot(interval(values, sac, statistic=relative), [y, y], color=style[name]["color"], lw=1.5)
-            (labels[name],) = axis.plot(percent, y, "o" if style[name]["linestyle"] == "-" else "D", ms=8, color=style[name]["color"])
+                axis.plot(
+                    interval(values, sac, statistic=relative), [y, y], color=style[name]["color"], lw=1.5
+                )
+            (labels[name],) = axis.plot(
+                percent, y, "o" if style[name]["linestyle"] == "-" else "D", ms=8, color=style[name]["color"]
+            )
             counts[name].add(len(values))
     if axis.get_xlim()[1] > 1000 and axis.get_xlim()[0] >= 0:
         axis.set_xscale("log")
@@ -415,7 +465,9 @@ def summary(
     axis.set_yticks(range(len(groups)), [short(task) for task in groups])
     axis.set_ylim(len(groups) - 0.5, -0.5)
     axis.set_xlabel("final return, % of SAC")
-    names = {name: "-".join(str(n) for n in sorted({min(counts[name]), max(counts[name])})) for name in labels}
+    names = {
+        name: "-".join(str(n) for n in sorted({min(counts[name]), max(counts[name])})) for name in labels
+    }
     texts = [f"{name} ({count} seed{'s' * (count != '1')})" for name, count in names.items()]
     figure.legend([labels[name] for name in names], texts, loc="outside lower center", ncols=2)
     save(figure, out)
@@ -441,7 +493,9 @@ def ablation(runs: tuple[str, ...] = ("runs",), out: str = "figures/ablation", u
     for row, (task, named) in enumerate(groups.items()):
         for missing in [name for name in SWITCHES if name not in present[task]]:
             note(f"{short(task)}: no runs of {missing}")
-        for axis, tag, what in zip(axes[2 * row :], ("eval/episodic_return", "losses/qf1_values"), ("return", "mean Q")):
+        for axis, tag, what in zip(
+            axes[2 * row :], ("eval/episodic_return", "losses/qf1_values"), ("return", "mean Q")
+        ):
             for name, members in named.items():
                 if not draw(axis, name, members, tag, style[name]):
                     note(f"{short(task)}, {name}: no values of {tag} on a common range of steps")
@@ -471,9 +525,15 @@ def forensics(
     loaded = load_runs(runs, unfinished)
     fits = group_runs([run for run in loaded if run.flags.get("fit_buffer")])
     agents = group_runs([run for run in loaded if not run.flags.get("fit_buffer")]).get(env_id, {})
-    agents = {name: members for name, members in agents.items() if any("losses/qf1_values" in run.scalars for run in members)}
+    agents = {
+        name: members
+        for name, members in agents.items()
+        if any("losses/qf1_values" in run.scalars for run in members)
+    }
     if env_id not in fits:
-        fail(f"--env-id {env_id}: no model was fitted to its transitions; there are {', '.join(fits) or 'no such runs'}")
+        fail(
+            f"--env-id {env_id}: no model was fitted to its transitions; there are {', '.join(fits) or 'no such runs'}"
+        )
     here, task = fits[env_id], short(env_id)
     for missing in [name for name in SWITCHES if name not in {base(name) for name in here}]:
         note(f"{task}: no model study of {missing}")
@@ -486,14 +546,26 @@ def forensics(
         ("variance, positions", "model/predicted_variance_position"),
         ("variance, reward", "model/predicted_variance_reward"),
     ]
-    online = [("2b: mean Q, online", "losses/qf1_values"), ("2b: Q $-$ return obtained", "critic/bias")] if agents else []
+    online = (
+        [("2b: mean Q, online", "losses/qf1_values"), ("2b: Q $-$ return obtained", "critic/bias")]
+        if agents
+        else []
+    )
     figure, axes = panels(len(content) + len(online), height=2.3)
     style = styles(dict.fromkeys([*here, *agents]))
     for axis, (text, tag) in zip(axes, content + online):
         if tag == "model/variance_loss":
-            lines = [(short(t), members) for t in fits for name, members in fits[t].items() if base(name) == "MBPO"]
+            lines = [
+                (short(t), members) for t in fits for name, members in fits[t].items() if base(name) == "MBPO"
+            ]
             for i, (name, members) in enumerate(lines):
-                draw(axis, name, members, tag, {"color": list(COLORS.values())[i % len(COLORS)], "linestyle": "-"})
+                draw(
+                    axis,
+                    name,
+                    members,
+                    tag,
+                    {"color": list(COLORS.values())[i % len(COLORS)], "linestyle": "-"},
+                )
             axis.legend()
         else:
             for name, members in (agents if (text, tag) in online else here).items():
@@ -504,11 +576,16 @@ def forensics(
             axis.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     real = np.mean([run.scalars["rewards/real"][1].mean() for members in here.values() for run in members])
     axes[0].axhline(real, color="black", ls=":", label="real")
-    for axis, low, high in ((axes[0], -2 * real, 5 * real), (axes[1], -2, 1)):  # unnormalized heads can be far off
+    for axis, low, high in (
+        (axes[0], -2 * real, 5 * real),
+        (axes[1], -2, 1),
+    ):  # unnormalized heads can be far off
         bottom, top = axis.get_ylim()
         axis.set_ylim(max(bottom, low), min(top, high))
     axes[1].axhline(0, color="gray", lw=1)
-    shared_legend(figure, [axis for axis, (_, tag) in zip(axes, content + online) if tag != "model/variance_loss"])
+    shared_legend(
+        figure, [axis for axis, (_, tag) in zip(axes, content + online) if tag != "model/variance_loss"]
+    )
     figure.suptitle(f"{task}: the model alone" + (", and the agent" if agents else ""), fontsize=11.5)
     save(figure, out)
     print_claims(fits, env_id)
@@ -538,14 +615,24 @@ def print_claims(fits, env_id):
     for claim, columns in claims:
         print(f"\n{claim}\n{short(env_id):34s}" + "".join(f"{text:>24s}" for text, _ in columns))
         for name, members in fits[env_id].items():
-            print(f"{f'{name} ({seeds_text(len(members))})':34s}" + "".join(cell(members, tag) for _, tag in columns))
-    print("\nC7 (Fig 3a)  the variance part of MBPO's loss is far higher for humanoid-stand than for walker2d")
+            print(
+                f"{f'{name} ({seeds_text(len(members))})':34s}"
+                + "".join(cell(members, tag) for _, tag in columns)
+            )
+    print(
+        "\nC7 (Fig 3a)  the variance part of MBPO's loss is far higher for humanoid-stand than for walker2d"
+    )
     print(f"{'':34s}{'variance loss':>24s}")
     for task, named in fits.items():
         for name, members in named.items():
             if base(name) == "MBPO":
-                print(f"{f'{short(task)} ({seeds_text(len(members))})':34s}" + cell(members, "model/variance_loss"))
-    print("\nAt the end of the fit, and in brackets the range over its second half; IQM over seeds; environment's units.")
+                print(
+                    f"{f'{short(task)} ({seeds_text(len(members))})':34s}"
+                    + cell(members, "model/variance_loss")
+                )
+    print(
+        "\nAt the end of the fit, and in brackets the range over its second half; IQM over seeds; environment's units."
+    )
 
 
 def table(
@@ -572,10 +659,26 @@ def table(
                 continue
             steps = min(last_step(run) for run in members)
             std = values.std(ddof=1) if len(values) > 1 else math.nan
-            rows.append([task, name, len(values), steps, values.mean(), std, iqm(values), *map(float, interval(values))])
-    lines = ["| task | algorithm | seeds | steps | mean ± std | IQM [95 % interval] |", "|---|---|---|---|---|---|"]
+            rows.append(
+                [
+                    task,
+                    name,
+                    len(values),
+                    steps,
+                    values.mean(),
+                    std,
+                    iqm(values),
+                    *map(float, interval(values)),
+                ]
+            )
+    lines = [
+        "| task | algorithm | seeds | steps | mean ± std | IQM [95 % interval] |",
+        "|---|---|---|---|---|---|",
+    ]
     for task, name, seeds, steps, mean, std, middle, low, high in rows:
-        lines.append(f"| {short(task)} | {name} | {seeds} | {steps:,} | {mean:.1f} ± {std:.1f} | {middle:.1f} [{low:.1f}, {high:.1f}] |")
+        lines.append(
+            f"| {short(task)} | {name} | {seeds} | {steps:,} | {mean:.1f} ± {std:.1f} | {middle:.1f} [{low:.1f}, {high:.1f}] |"
+        )
     text = "\n".join(lines).replace(" ± nan", "").replace(" [nan, nan]", "") + "\n"
     stem = Path(out).with_suffix("") if Path(out).suffix in (".md", ".csv") else Path(out)
     try:
@@ -613,7 +716,9 @@ def export(runs: tuple[str, ...] = ("runs",), out: str = "figures/runs.csv", tag
                 writer.writerow([*start, "flags", "", json.dumps(run.flags)])
                 for tag, (steps, values) in run.scalars.items():
                     if not tags or tag in tags:
-                        writer.writerows([*start, tag, int(step), value] for step, value in zip(steps, values.tolist()))
+                        writer.writerows(
+                            [*start, tag, int(step), value] for step, value in zip(steps, values.tolist())
+                        )
     except OSError as error:
         fail(f"--out {out} can't be written: {error}")
     print(f"{out}: {len(loaded)} runs")
@@ -631,11 +736,18 @@ def demo(runs: tuple[str, ...] = ("runs/demo",), out: str = "runs/demo/demo"):
         runs: folders that are searched, globs, or CSV files from `export`
         out: the figure's name; .png and .pdf are added
     """
-    loaded = sorted(load_runs(runs), key=lambda run: (list(COLORS).index(algorithm(run.flags)), run.flags["seed"]))
+    loaded = sorted(
+        load_runs(runs), key=lambda run: (list(COLORS).index(algorithm(run.flags)), run.flags["seed"])
+    )
     fits = [run for run in loaded if run.flags.get("fit_buffer")]
     agents = [run for run in loaded if "eval/episodic_return" in run.scalars and run.flags["script"] != "sac"]
     layout = [
-        (fits, "model/reward_r2", "reward $R^2$ on held-out rows\n(1: perfect; 0: the mean; from -2)", "gradient steps"),
+        (
+            fits,
+            "model/reward_r2",
+            "reward $R^2$ on held-out rows\n(1: perfect; 0: the mean; from -2)",
+            "gradient steps",
+        ),
         (fits, "ratio", "synthetic / real mean\nreward on held-out rows (1: unbiased)", "gradient steps"),
         (agents, "eval/episodic_return", "return", "environment steps"),
         (agents, "losses/qf1_values", "mean Q", "environment steps"),
@@ -658,7 +770,15 @@ def demo(runs: tuple[str, ...] = ("runs/demo",), out: str = "runs/demo/demo"):
             if several:
                 grid, values = on_common_grid(members, tag)
                 mean = values.mean(0)
-                axis.plot(grid, mean, color=color, marker="o" if len(grid) < 30 else None, ms=4, lw=2.2, label=f"{name}, mean of {len(members)} seeds")
+                axis.plot(
+                    grid,
+                    mean,
+                    color=color,
+                    marker="o" if len(grid) < 30 else None,
+                    ms=4,
+                    lw=2.2,
+                    label=f"{name}, mean of {len(members)} seeds",
+                )
                 rows[name, "mean"] = rows.get((name, "mean"), {}) | {tag: mean[-1]}
         kind = "Model alone" if group is fits else "Agent"
         tasks = sorted({short(run.flags["env_id"]) for run in group})
@@ -673,11 +793,16 @@ def demo(runs: tuple[str, ...] = ("runs/demo",), out: str = "runs/demo/demo"):
 
     print(f"\n{'':12s}{'reward R2':>12s}{'synth/real':>12s}{'return':>12s}{'mean Q':>12s}")
     for name, which in sorted(rows, key=lambda row: (list(COLORS).index(row[0]), row[1] == "mean")):
-        cells = "".join(f"{rows[name, which][tag]:12.2f}" if tag in rows[name, which] else f"{'-':>12s}" for _, tag, _, _ in layout)
+        cells = "".join(
+            f"{rows[name, which][tag]:12.2f}" if tag in rows[name, which] else f"{'-':>12s}"
+            for _, tag, _, _ in layout
+        )
         print(f"{name + ' ' + which:12s}{cells}")
     save(figure, out)
 
 
 if __name__ == "__main__":
     commands = [curves, summary, ablation, forensics, table, export, demo]
-    tyro.extras.subcommand_cli_from_dict({command.__name__: command for command in commands}, description=__doc__)
+    tyro.extras.subcommand_cli_from_dict(
+        {command.__name__: command for command in commands}, description=__doc__
+    )
