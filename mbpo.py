@@ -560,9 +560,11 @@ def check_args(args):
         assert start >= 1 and end >= 1 and 0 <= first < last
     except (ValueError, AssertionError):
         fail("--rollout-schedule must be START:END:FROM:TO, lengths of at least 1 and steps 0 <= FROM < TO")
-    seeds = (0, 2**32 - args.num_seeds)  # torch's generator on the CPU takes 32 bits
-    bounds = {"gamma": (0, 1), "tau": (0, 1), "num_threads": (1, os.cpu_count()), "seed": seeds}
-    bounds["learning_starts"] = (2 * HOLDOUT_BLOCK, args.total_timesteps)
+    bounds = {"gamma": (0, 1), "tau": (0, 1), "seed": (0, 2**32 - args.num_seeds)}  # torch takes 32 bits
+    bounds |= {
+        "num_threads": (1, os.cpu_count()),
+        "learning_starts": (2 * HOLDOUT_BLOCK, args.total_timesteps),
+    }
     bounds["num_elites"] = (1, args.ensemble_size)
     bounds["synthetic_buffer_size"] = (args.rollouts_per_step * max(start, end), 10**12)
     one = 1 / max(args.batch_size, 1)  # at least one row of a batch is real, and one synthetic

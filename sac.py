@@ -332,8 +332,11 @@ def fail(message, code=2):
 
 def check_args(args):
     """Stop at the first flag that makes no sense. Returns the device. Adds the version to --env-id."""
-    bounds = {"gamma": (0, 1), "tau": (0, 1), "num_threads": (1, os.cpu_count()), "seed": seeds}
-    bounds["learning_starts"] = (1, args.total_timesteps)
+    bounds = {"gamma": (0, 1), "tau": (0, 1), "seed": (0, 2**32 - args.num_seeds)}  # torch takes 32 bits
+    bounds |= {
+        "num_threads": (1, os.cpu_count()),
+        "learning_starts": (1, args.total_timesteps),
+    }
     for name, value in vars(args).items():
         least, most = bounds.get(name, (1e-12 if isinstance(value, float) else 1, 10**12))
         if type(value) in (int, float) and not least <= value <= most:
