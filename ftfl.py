@@ -593,10 +593,8 @@ def check_args(args):
     except (ValueError, AssertionError):
         fail("--rollout-schedule must be START:END:FROM:TO, lengths of at least 1 and steps 0 <= FROM < TO")
     bounds = {"gamma": (0, 1), "tau": (0, 1), "seed": (0, 2**32 - args.num_seeds)}  # torch takes 32 bits
-    bounds |= {
-        "num_threads": (1, os.cpu_count()),
-        "learning_starts": (2 * HOLDOUT_BLOCK, args.total_timesteps),
-    }
+    bounds["num_threads"] = (1, os.cpu_count())
+    bounds["learning_starts"] = (2 * HOLDOUT_BLOCK, args.total_timesteps)
     bounds["num_elites"] = (1, args.ensemble_size)
     bounds["synthetic_buffer_size"] = (args.rollouts_per_step * max(start, end), 10**12)
     one = 1 / max(args.batch_size, 1)  # at least one row of a batch is real, and one synthetic
@@ -607,15 +605,14 @@ def check_args(args):
             fail(f"--{name.replace('_', '-')} must lie in [{least}, {most}], not {value}")
     if args.compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         fail("--compile needs a C++ compiler (g++ or clang++) on the PATH")
-    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if args.device not in ["auto", "cpu", *gpus] and not (gpus and args.device == "cuda"):
-        fail(f"--device {args.device}: this machine has {['cpu', *gpus]}")
-    device = torch.device(("cuda" if gpus else "cpu") if args.device == "auto" else args.device)
     try:
         args.env_id = make_env(args.env_id, True).unwrapped.spec.id  # Humanoid is Humanoid-v5
     except Exception as error:
         fail(f"--env-id {args.env_id} can't be used: {error}")
-    return device
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if args.device not in ["auto", "cpu", *gpus, *(["cuda"] if gpus else [])]:
+        fail(f"--device {args.device}: this machine has {['cpu', *gpus]}")
+    return torch.device(("cuda" if gpus else "cpu") if args.device == "auto" else args.device)
 
 
 def make_env(env_id, full_observation):

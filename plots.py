@@ -1,20 +1,24 @@
 """Figures and tables from run directories, one command for each of the paper's figures.
 
-    python plots.py curves --runs runs               # Fig 4, 5: return over steps, a panel per task
-    python plots.py summary --runs runs              # Fig 1: final return relative to SAC, a dot per task and algorithm
-    python plots.py ablation --runs runs             # Fig 2c, 3c: return and mean Q of the four switch settings
-    python plots.py forensics --runs runs/forensics  # Fig 2a, 2b, 3a, 3b: the model alone, and the critics
-    python plots.py table --runs runs                # the paper's tables: final returns, as Markdown and CSV
-    python plots.py export --runs runs --out all.csv # every number as CSV, which each command reads in place of runs
-    python plots.py demo --runs runs/demo            # the figure of `make demo`
+    python plots.py curves --runs runs                # Fig 4, 5: return over steps, a panel per task
+    python plots.py summary --runs runs               # Fig 1: final return in % of SAC's, a dot per algorithm
+    python plots.py ablation --runs runs              # Fig 2c, 3c: return and mean Q of the switch settings
+    python plots.py forensics --runs runs/forensics   # Fig 2a, 2b, 3a, 3b: the model alone, and the critics
+    python plots.py table --runs runs                 # the paper's tables: final returns, as Markdown and CSV
+    python plots.py export --runs runs --out all.csv  # every number as CSV, which --runs takes too
+    python plots.py demo --runs runs/demo             # the figure of `make demo`
 
---runs takes folders (searched through), globs and exported CSV files. Runs are grouped by what their flags (args.json)
-say, not by their names: by task, algorithm, switches and model width; and where runs of one such group differ in another
-flag that matters for what is learned, by that flag too. Lines and dots are interquartile means (IQM) over seeds, shades
-95 % bootstrap intervals (Agarwal et al. 2021). Every figure is written as PNG and as PDF.
+--runs takes folders (searched through), globs and exported CSV files. Runs are grouped by what their flags
+(args.json) say, not by their names: by task, algorithm, switches and model width; and where runs of one such
+group differ in another flag that matters for what is learned, by that flag too. Lines and dots are
+interquartile means (IQM) over seeds, shades 95 % bootstrap intervals (Agarwal et al. 2021). Values of
+different steps are never averaged: a group ends at the last step that all its runs have. Every figure is
+written as PNG and as PDF.
 """
 
+import contextlib
 import csv
+import functools
 import glob
 import itertools
 import json
@@ -31,11 +35,10 @@ import tyro
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tqdm import tqdm
 
-logging.getLogger("tensorboard").setLevel(
-    logging.ERROR
-)  # of a resumed run it warns that dropped steps are dropped
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
+# Of a resumed run tensorboard warns that the steps it logged twice are dropped, as they should be
+logging.getLogger("tensorboard").setLevel(logging.ERROR)
+matplotlib.use("Agg")  # before pyplot is imported
+import matplotlib.pyplot as plt
 
 # Okabe and Ito's palette: told apart by colour-blind readers too
 COLORS = {
@@ -49,6 +52,8 @@ COLORS = {
 SWITCHES = ("MBPO", "TUN only", "DNP only", "FTFL")
 DEFAULT_WIDTH, TUNED_WIDTH = 200, 400  # --model-hidden-dim of FTFL and of Tuned FTFL
 LINE_STYLES = ("-", "--", ":", "-.")
+RETURN = "eval/episodic_return"
+PER_EPISODE = ("charts/episodic_return", "charts/episodic_length")  # logged at each run's own steps
 
 # A figure of this width still has letters of 10 pixels when it is shown 400 pixels wide.
 WIDTH, PANEL_HEIGHT = 6.4, 2.7
@@ -68,13 +73,19 @@ def fail(message):
 
 
 def note(message):
-    """Say what is left out or missing, and go on."""
+    """Say what is left out, cut or missing, and go on."""
     print(message, file=sys.stderr)
+
+
+def note_missing(where, named, expected):
+    """Name the algorithms of `expected` that have no runs in `named`, {name: [runs]}."""
+    if missing := [name for name in expected if name not in map(base, named)]:
+        note(f"{where}: no runs of {', '.join(missing)}")
 
 
 # ------------------------------------------------------------------------------------------------ Runs
 class Run(NamedTuple):
-    """One seed's run: its folder, its flags (args.json), and {tag: (steps, values)} of its scalars."""
+    """One seed's run: its folder, its flags (args.json), and its scalars {tag: (steps, values)}, by step."""
 
     name: str
     flags: dict
@@ -82,7 +93,7 @@ class Run(NamedTuple):
 
 
 def read_run_dir(folder):
-    """The Run in a folder with an args.json and TensorBoard event files. Of a step logged twice, the last value counts."""
+    """The Run in a folder with args.json and event files. Of a step logged twice, the last value counts."""
     flags = json.loads((folder / "args.json").read_text())
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     scalars = {}
@@ -116,24 +127,25 @@ def last_step(run):
     return int(max((steps[-1] for steps, _ in run.scalars.values()), default=0))
 
 
-def planned_steps(flags):
+def is_study(run):
+    """Whether this run trained no agent but fitted the model alone, to transitions that the flag names."""
+    return bool(run.flags.get("model_study"))
+
+
+def planned_steps(run):
     """The step at which a run is finished: every run logs something there."""
-    return flags["model_train_steps"] if flags.get("fit_buffer") else flags["total_timesteps"]
+    return run.flags["gradient_steps" if is_study(run) else "total_timesteps"]
 
 
 def load_runs(patterns, unfinished=False):
     """The Runs in all folders (searched through), globs and CSV files of `patterns`.
 
-    What can't be read, has not finished (unless `unfinished`) or repeats a seed with the same flags is named and left out.
+    What can't be read, has not finished (unless `unfinished`) or repeats a run is named and left out.
     """
     files = {}
     for pattern in patterns:
-        found = (
-            [Path(pattern)]
-            if Path(pattern).exists()
-            else [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
-        )
-        for path in found:
+        there = Path(pattern).exists()
+        for path in [Path(pattern)] if there else map(Path, sorted(glob.glob(pattern, recursive=True))):
             for file in sorted(path.rglob("args.json")) if path.is_dir() else [path]:
                 if file.name == "args.json" or file.suffix == ".csv":
                     files[file.resolve()] = file
@@ -141,44 +153,46 @@ def load_runs(patterns, unfinished=False):
     for file in tqdm(files.values(), desc="reading", unit="run", leave=False, delay=2):
         try:
             for run in read_csv(file) if file.suffix == ".csv" else [read_run_dir(file.parent)]:
-                label(run.flags), run.flags["env_id"], run.flags["seed"]
-                if last_step(run) < planned_steps(run.flags) and not unfinished:
-                    note(
-                        f"left out {run.name}: unfinished, its log ends at step {last_step(run)} of "
-                        f"{planned_steps(run.flags)} (--unfinished takes such runs as well)"
-                    )
+                identity(run.flags), run.flags["seed"]  # a run without these flags is left out, too
+                if (last := last_step(run)) < (planned := planned_steps(run)) and not unfinished:
+                    note(f"left out {run.name}: unfinished, its log ends at step {last} of {planned}")
                 else:
                     runs.append(run)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (a broken file can raise anything, and must stop no other)
             note(f"left out {file}: {type(error).__name__}: {error}")
+    runs.sort(key=lambda run: run.name.rsplit("__", 1)[-1])  # a folder's name ends with the time
     latest = {}
-    for run in sorted(
-        runs, key=lambda run: run.name.rsplit("__", 1)[-1]
-    ):  # the folder's name ends with the time
-        key = (*identity(run.flags), run.flags["seed"])
+    for run in runs:
+        # Beside other seeds a seed draws other random numbers than alone: another run, not the same one again
+        key = (*identity(run.flags), run.flags["seed"], run.flags.get("num_seeds"))
         if key in latest:
-            note(
-                f"left out {latest[key].name}: {run.name} is a later run of the same seed with the same flags"
-            )
+            note(f"left out {latest[key].name}: {run.name} is a later run of the same seed and flags")
         latest[key] = run
     if not latest:
-        fail(
-            f"--runs {' '.join(patterns)}: no finished runs there (a run directory has an args.json; see `export` for CSV)"
-        )
+        fail(f"--runs {' '.join(patterns)}: no finished runs there (folders with args.json, or exported CSV)")
     return list(latest.values())
 
 
 # ------------------------------------------------------------------------------------------------ Groups
-# Flags that don't change what is learned, or that a figure shows anyway
-NOT_COMPARED = set(
-    "script env_id seed num_seeds total_timesteps run_dir device num_threads compile eval_interval eval_episodes log_interval "
-    "checkpoint_interval resume run_dirs save_buffer save_model capture_video evaluate target_normalization next_state_prediction "
-    "model_hidden_dim".split()
-)
+# Flags that change no number, or only how many there are and where, or that a group's name shows anyway
+NOT_COMPARED = {
+    *("script", "env_id", "target_normalization", "next_state_prediction", "model_hidden_dim"),
+    *("seed", "num_seeds", "total_timesteps", "gradient_steps"),
+    *("eval_interval", "eval_episodes", "log_interval", "checkpoint_interval"),
+    *("device", "num_threads", "env_workers", "compile", "versions", "commit"),
+    *("run_dir", "run_dirs", "resume"),
+}
+# Flags that sac.py has not: with --real-ratio 1 the other two have no model either, and these do nothing
+MODEL_FLAGS = {
+    *("target_normalization", "next_state_prediction"),
+    *("ensemble_size", "num_elites", "model_hidden_dim", "model_lr", "learned_logvar_bounds"),
+    *("model_train_interval", "model_train_steps", "model_batch_size"),
+    *("real_ratio", "rollouts_per_step", "rollout_schedule", "synthetic_buffer_size"),
+}
 
 
 def algorithm(flags):
-    """What a run's flags say it is. ftfl.py with its switches off is MBPO, with one of them on it is an ablation."""
+    """What a run's flags say it is: ftfl.py without its changes is MBPO; on real data alone, both are SAC."""
     if flags["script"] == "sac" or flags["real_ratio"] == 1:
         return "SAC"
     normalized = flags.get("target_normalization", False)
@@ -200,27 +214,44 @@ def label(flags):
 
 
 def identity(flags):
-    """What the runs of one group have in common: task, label, and all other flags that matter for what is learned."""
-    rest = tuple(sorted((name, str(value)) for name, value in flags.items() if name not in NOT_COMPARED))
-    return flags["env_id"], label(flags), rest
+    """(task, label, ((flag, value), ...)): what matters for what is learned, the same for runs of a group."""
+    name = label(flags)
+    ignored = NOT_COMPARED | MODEL_FLAGS if name == "SAC" else NOT_COMPARED
+    return flags["env_id"], name, tuple(sorted((k, str(v)) for k, v in flags.items() if k not in ignored))
 
 
-def group_runs(runs):
-    """{task: {name: [runs]}}, in the order of COLORS. Where flags other than the label's differ, the name says which."""
+def group_runs(runs, tags):
+    """{task: {name: [runs]}}, in the order of COLORS. If groups of a label differ in a flag, names say it.
+
+    Each group is cut to the last step of `tags` that all its runs have.
+    """
     groups = {}
     for run in runs:
         task, name, rest = identity(run.flags)
         groups.setdefault(task, {}).setdefault(name, {}).setdefault(rest, []).append(run)
-    order = list(COLORS)
-    named = {}
-    for task in sorted(groups):
-        named[task] = {}
+    order, short = list(COLORS), short_names(groups)
+    named = {task: {} for task in sorted(groups)}
+    for task in named:
         for name in sorted(groups[task], key=lambda name: (order.index(base(name)), name)):
             variants = groups[task][name]
             for rest, members in variants.items():
                 differs = [f"{k} {v}" for k, v in rest if any(dict(other).get(k) != v for other in variants)]
-                named[task][", ".join([name, *differs])] = members
+                full_name = ", ".join([name, *differs])
+                where = f"{short[task]}, {full_name}"
+                for tag in tags:
+                    lacking = [run.name for run in members if tag not in run.scalars]
+                    if 0 < len(lacking) < len(members):
+                        note(f"{where}: no {tag} in {', '.join(lacking)}")
+                named[task] |= cut_to_common_step({full_name: members}, tags, where)
     return named
+
+
+def load_agents(patterns, unfinished, tags):
+    """{task: {name: [runs]}} of the runs that trained an agent, see group_runs."""
+    runs = [run for run in load_runs(patterns, unfinished) if not is_study(run)]
+    if not runs:
+        fail(f"--runs {' '.join(patterns)}: only model studies there, see `forensics`")
+    return group_runs(runs, tags)
 
 
 def base(name):
@@ -228,15 +259,27 @@ def base(name):
     return name.split(",")[0]
 
 
-def short(task):
-    """humanoid-stand for dm_control/humanoid-stand-v0, Hopper for Hopper-v5."""
-    return task.split("/")[-1].rsplit("-v", 1)[0]
+def short_names(tasks):
+    """{task: name}, as short as tells them apart: Hopper for Hopper-v5, but Hopper-v5 beside Hopper-v4."""
+    forms = (lambda task: task.split("/")[-1].rsplit("-v", 1)[0], lambda task: task.split("/")[-1], str)
+    return {
+        task: next(form(task) for form in forms if [form(other) for other in tasks].count(form(task)) == 1)
+        for task in tasks
+    }
 
 
-def styles(names):
-    """{name: colour and line style}: the colour is the algorithm's, the line style tells its variants apart."""
+def all_runs(named):
+    """The runs of {name: [runs]} as one list."""
+    return [run for members in named.values() for run in members]
+
+
+def styles(groups):
+    """{name: colour and line style} of all names in {task: {name: [runs]}}.
+
+    The colour is the algorithm's, the line style tells its variants apart.
+    """
     result, count = {}, {}
-    for name in names:
+    for name in dict.fromkeys(name for named in groups.values() for name in named):
         count[base(name)] = count.get(base(name), -1) + 1
         result[name] = {
             "color": COLORS[base(name)],
@@ -245,14 +288,101 @@ def styles(names):
     return result
 
 
+# ------------------------------------------------------------------------------------------------ Steps
+def on_common_grid(runs, tag):
+    """Steps (steps,) that all runs with `tag` have, and its values there, (seeds, steps).
+
+    What is logged per episode may have no step in common: there the grid is that of the run with the fewest
+    points, and the others are interpolated between their points, never extrapolated.
+    """
+    curves = [run.scalars[tag] for run in runs if tag in run.scalars]
+    if not curves:
+        return np.empty(0), np.empty((0, 0))
+    if tag in PER_EPISODE:
+        first, last = max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves)
+        grid = min((steps for steps, _ in curves), key=len)
+        grid = grid[(grid >= first) & (grid <= last)]
+        return grid, np.array([np.interp(grid, steps, values) for steps, values in curves])
+    grid = functools.reduce(np.intersect1d, (steps for steps, _ in curves))
+    return grid, np.array([values[np.isin(steps, grid)] for steps, values in curves])
+
+
+def cut_to_common_step(named, tags, where):
+    """{name: [runs]} without what lies behind the last step that all these runs have, of each of `tags`.
+
+    Says so, naming `where`, if there was anything to cut.
+    """
+    runs, ends = all_runs(named), []
+    for tag in tags:
+        last = {run.scalars[tag][0][-1] for run in runs if tag in run.scalars}
+        if len(last) > 1:
+            common, _ = on_common_grid(runs, tag)
+            if not len(common):
+                note(f"{where}: left out, its runs have no step of {tag} in common")
+            # Up to the end of the shortest run there is something to interpolate between
+            ends.append(0 if not len(common) else min(last) if tag in PER_EPISODE else common[-1])
+    if not ends:
+        return named
+    end = min(ends)
+    if end:
+        note(f"{where}: cut to step {end:,.0f}, the last that all its runs have")
+
+    def cut(run):
+        kept = {
+            tag: (s[s <= end], values[s <= end]) for tag, (s, values) in run.scalars.items() if s[0] <= end
+        }
+        return run._replace(scalars=kept)
+
+    return {name: [cut(run) for run in members] for name, members in named.items()}
+
+
+def final_values(named, tag, last=1):
+    """The last step of `tag` that all runs in {name: [runs]} have, and {name: values (seeds,)}.
+
+    A value is a seed's mean over the `last` last steps that all runs have. Without such steps: 0 and {}.
+    """
+    steps, _ = on_common_grid(all_runs(named), tag)
+    if not len(steps):
+        return 0, {}
+    finals = {}
+    for name, members in named.items():
+        curves = [run.scalars[tag] for run in members if tag in run.scalars]
+        if curves:
+            finals[name] = np.array([values[np.isin(s, steps[-last:])].mean() for s, values in curves])
+    return int(steps[-1]), finals
+
+
+DERIVED = {  # tags that are made of two logged ones; without any reward there is no ratio
+    "ratio": (lambda x, y: x / np.where(y == 0, np.nan, y), "rewards/synthetic", "rewards/real"),
+    "bias": (np.subtract, "eval/q_start", "eval/discounted_return"),  # of the critics
+}
+
+
+def with_derived(run):
+    """The run with the DERIVED tags, at the steps at which both their parts were logged."""
+    scalars = dict(run.scalars)
+    for tag, (function, *parts) in DERIVED.items():
+        if all(part in scalars for part in parts):
+            (x_steps, x), (y_steps, y) = (scalars[part] for part in parts)
+            steps = np.intersect1d(x_steps, y_steps)
+            if len(steps):
+                scalars[tag] = steps, function(x[np.isin(x_steps, steps)], y[np.isin(y_steps, steps)])
+    return run._replace(scalars=scalars)
+
+
 # ------------------------------------------------------------------------------------------------ Statistics
 def iqm(x, axis=0):
-    """Interquartile mean: the mean without the smallest and the largest quarter (each rounded down) of the seeds."""
+    """Interquartile mean: the mean without the lowest and the highest quarter (rounded down) of the seeds."""
     return scipy.stats.trim_mean(x, 0.25, axis=axis)
 
 
+def relative(x, y, axis=0):
+    """IQM of x as a percentage of the IQM of y."""
+    return 100 * iqm(x, axis) / iqm(y, axis)
+
+
 def interval(*samples, statistic=iqm, resamples=2_000):
-    """95 % percentile bootstrap interval, (low, high), of a statistic of samples (seeds, ...) over their seeds.
+    """95 % percentile bootstrap interval (low, high) of a statistic of samples (seeds, ...) over their seeds.
 
     nan if a sample has one seed only: one seed says nothing about others.
     """
@@ -271,38 +401,25 @@ def interval(*samples, statistic=iqm, resamples=2_000):
     return result.confidence_interval
 
 
-def on_common_grid(runs, tag):
-    """Steps, and values (seeds, steps), of `tag` in those runs that have it.
-
-    The grid is that of the run with the fewest points, from the last first step to the first last step; other runs are
-    interpolated between their points, and never extrapolated.
-    """
-    curves = [run.scalars[tag] for run in runs if tag in run.scalars]
-    if not curves:
-        return np.empty(0), np.empty((0, 0))
-    grid = min((steps for steps, _ in curves), key=len)
-    grid = grid[
-        (grid >= max(steps[0] for steps, _ in curves)) & (grid <= min(steps[-1] for steps, _ in curves))
-    ]
-    return grid, np.array([np.interp(grid, steps, values) for steps, values in curves])
-
-
-def final_values(runs, tag, last):
-    """Each seed's mean of its last `last` values of `tag`, (seeds,)."""
-    return np.array([run.scalars[tag][1][-last:].mean() for run in runs if tag in run.scalars])
-
-
 # ------------------------------------------------------------------------------------------------ Drawing
-def seeds_text(count):
-    return f"{count} seed" + "s" * (count != 1)
+def seeds_text(*counts):
+    """1 seed, 2 seeds, 1-3 seeds."""
+    span = "-".join(str(count) for count in sorted({min(counts), max(counts)}))
+    return f"{span} seed{'s' * (span != '1')}"
 
 
-def draw(axis, name, runs, tag, style):
-    """The IQM of `tag` over the seeds as a line, its interval as a shade. Returns whether there was anything to draw."""
+def number(x):
+    """Three digits, and large numbers without an exponent."""
+    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
+
+
+def draw(axis, name, runs, tag, style, named=True):
+    """The IQM of `tag` over seeds as a line, its interval as a shade. False if there is nothing to draw."""
     steps, values = on_common_grid(runs, tag)
     if not len(steps):
         return False
-    axis.plot(steps, iqm(values), label=f"{name} ({seeds_text(len(values))})", lw=1.8, **style)
+    text = f"{name} ({seeds_text(len(values))})" if named else None
+    axis.plot(steps, iqm(values), label=text, lw=1.8, marker="o" if len(steps) == 1 else None, ms=4, **style)
     if len(values) > 1:
         axis.fill_between(steps, *interval(values), color=style["color"], alpha=0.2, lw=0)
     return True
@@ -325,45 +442,72 @@ def title(axis, text, xlabel="environment steps"):
     axis.xaxis.set_major_locator(plt.MaxNLocator(4))
 
 
-def shared_legend(figure, axes):
-    """One legend below all panels, if every name has the same number of seeds in each; else a legend in each panel."""
-    handles = {text: handle for axis in axes for handle, text in zip(*axis.get_legend_handles_labels())}
-    names = [text.rsplit(" (", 1)[0] for text in handles]
-    if len(set(names)) == len(names):
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=2 if len(names) < 7 else 3
-        )
-    else:
-        for axis in axes:
-            axis.legend()
+def clip(axis, low, high):
+    """Show nothing below `low` or above `high`, but write at the edge where a line out of sight ends.
+
+    A reward head that is not normalized can be so far off that it would hide all else.
+    """
+    bottom, top = axis.get_ylim()
+    bottom, top = axis.set_ylim(max(bottom, low), min(top, high))
+    lines = [line for line in axis.lines if not line.get_label().startswith("_")]
+    below = [line for line in lines if line.get_ydata()[-1] < bottom]
+    above = [line for line in lines if line.get_ydata()[-1] > top]
+    for outside, edge, arrow, up in ((below, 0, "↓", 1), (above, 1, "↑", -1)):
+        for k, line in enumerate(outside):
+            axis.annotate(
+                f"{base(line.get_label()).split(' (')[0]} ends at {number(line.get_ydata()[-1])} {arrow}",
+                xy=(1, edge),
+                xycoords="axes fraction",
+                xytext=(-5, up * (5 + 14 * k)),
+                textcoords="offset points",
+                ha="right",
+                va="bottom" if up > 0 else "top",
+                color=line.get_color(),
+                fontsize=9.5,
+                bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1},
+            )
+
+
+def shared_legend(figure, axes, heading=None):
+    """One legend below all panels, with one entry for the lines of one name in several of them."""
+    handles, counts = {}, {}
+    for axis in axes:
+        for handle, text in zip(*axis.get_legend_handles_labels()):
+            name, *seeds = text.rsplit(" (", 1)
+            handles[name] = handle
+            counts.setdefault(name, []).extend(int(count.split()[0]) for count in seeds)
+    texts = [f"{name} ({seeds_text(*counts[name])})" if counts[name] else name for name in handles]
+    columns = 2 if len(texts) < 7 else 3
+    figure.legend(handles.values(), texts, loc="outside lower center", ncols=columns, title=heading)
+
+
+@contextlib.contextmanager
+def output(out, *suffixes):
+    """The path `out`, without a suffix that is one of `suffixes`; what fails in writing there is --out's."""
+    path = Path(out).with_suffix("") if Path(out).suffix in suffixes else Path(out)
+    if not path.name:
+        fail(f"--out {out!r} names no file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield path
+    except OSError as error:
+        fail(f"--out {out} can't be written: {error}")
 
 
 def save(figure, out):
     """Write `out` as PNG and PDF, and close the figure."""
-    stem = Path(out).with_suffix("") if Path(out).suffix in (".png", ".pdf") else Path(out)
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
+    with output(out, ".png", ".pdf") as stem:
         for suffix in (".png", ".pdf"):
             figure.savefig(stem.with_name(stem.name + suffix), dpi=150)
-    except OSError as error:
-        fail(f"--out {out} can't be written: {error}")
     plt.close(figure)
     print(f"{stem}.png, {stem}.pdf")
-
-
-def load_training_runs(patterns, unfinished):
-    """{task: {name: [runs]}} of the runs that trained an agent."""
-    runs = [run for run in load_runs(patterns, unfinished) if not run.flags.get("fit_buffer")]
-    if not runs:
-        fail(f"--runs {' '.join(patterns)}: only model studies (--fit-buffer) there, see `forensics`")
-    return group_runs(runs)
 
 
 # ------------------------------------------------------------------------------------------------ Commands
 def curves(
     runs: tuple[str, ...] = ("runs",),
     out: str = "figures/curves",
-    tag: str = "eval/episodic_return",
+    tag: str = RETURN,
     unfinished: bool = False,
 ):
     """Learning curves (Fig 4 and 5): IQM over seeds with its 95 % bootstrap interval, a panel per task.
@@ -376,17 +520,18 @@ def curves(
         tag: what is drawn
         unfinished: take runs that have not finished as well; a curve ends where its first seed ends
     """
-    groups = load_training_runs(runs, unfinished)
-    style = styles(dict.fromkeys(name for named in groups.values() for name in named))
+    groups = load_agents(runs, unfinished, [tag])
+    short, style = short_names(groups), styles(groups)
     figure, axes = panels(len(groups))
     for axis, (task, named) in zip(axes, groups.items()):
+        note_missing(short[task], named, dict.fromkeys(map(base, style)))
         for name, members in named.items():
             if not draw(axis, name, members, tag, style[name]):
-                note(f"{short(task)}, {name}: no values of {tag} on a common range of steps")
-        title(axis, short(task))
+                note(f"{short[task]}, {name}: no values of {tag} on a common range of steps")
+        title(axis, short[task])
     if not any(axis.lines for axis in axes):
         fail(f"--tag {tag}: no run has it")
-    figure.supylabel("return" if tag == "eval/episodic_return" else tag, fontsize=11.5)
+    figure.supylabel("return" if tag == RETURN else tag, fontsize=11.5)
     shared_legend(figure, axes)
     save(figure, out)
 
@@ -397,64 +542,54 @@ def check_last(last):
         fail(f"--last must be at least 1, not {last}")
 
 
-def relative(x, y, axis=0):
-    """IQM of x as a percentage of the IQM of y."""
-    return 100 * iqm(x, axis) / iqm(y, axis)
-
-
 def summary(
     runs: tuple[str, ...] = ("runs",), out: str = "figures/summary", last: int = 1, unfinished: bool = False
 ):
-    """Final IQM return relative to SAC = 100 % (Fig 1): a dot per task and algorithm, with its 95 % bootstrap interval.
+    """Final IQM return in percent of SAC's (Fig 1): a dot per task and algorithm with its 95 % interval.
+
+    All algorithms of a task are compared at the last step at which all their runs were evaluated.
 
     Example: python plots.py summary --runs runs --out figures/summary
 
     Args:
         runs: folders that are searched, globs, or CSV files from `export`
         out: the figure's name; .png and .pdf are added
-        last: how many evaluations at the end of each run are averaged
+        last: how many evaluations, up to the step of the comparison, are averaged
         unfinished: take runs that have not finished as well, with their last evaluation so far
     """
     check_last(last)
-    groups, tag = load_training_runs(runs, unfinished), "eval/episodic_return"
-    for task in list(groups):
-        sac = [name for name in groups[task] if base(name) == "SAC"]
-        if len(sac) != 1 or iqm(final_values(groups[task][sac[0]], tag, last)) <= 0:
-            why = (
-                "no SAC to compare with"
-                if not sac
-                else "several kinds of SAC"
-                if len(sac) > 1
-                else "SAC's return is not above 0"
-            )
-            note(f"left out {short(task)}: {why}")
-            del groups[task]
-    if not groups:
+    groups = load_agents(runs, unfinished, [RETURN])
+    short, style, finals = short_names(groups), styles(groups), {}
+    for task, named in groups.items():
+        note_missing(short[task], named, dict.fromkeys(map(base, style)))
+        named = cut_to_common_step(named, [RETURN], f"{short[task]}, all algorithms")
+        _, values = final_values(named, RETURN, last)
+        sac = [name for name in values if base(name) == "SAC"]
+        if len(sac) != 1:
+            note(f"left out {short[task]}: {'several kinds of SAC' if sac else 'no SAC to compare with'}")
+        elif iqm(values[sac[0]]) <= 0:
+            note(f"left out {short[task]}: SAC's return is not above 0")
+        else:
+            finals[task] = values, values[sac[0]]
+    if not finals:
         fail(f"--runs {' '.join(runs)}: no task with runs of SAC, which is 100 % here")
+    order = list(COLORS)
     names = sorted(
-        {name for named in groups.values() for name in named}, key=lambda n: (list(COLORS).index(base(n)), n)
+        {name for values, _ in finals.values() for name in values}, key=lambda n: (order.index(base(n)), n)
     )
-    style = styles(names)
     figure, (axis,) = panels(1)
-    figure.set_figheight(1.6 + 0.45 * len(groups) + 0.12 * len(names))
-    labels, counts = {}, {name: set() for name in names}
-    for row, (task, named) in enumerate(groups.items()):
-        sac = final_values(next(named[name] for name in named if base(name) == "SAC"), tag, last)
+    figure.set_figheight(1.6 + 0.45 * len(finals) + 0.12 * len(names))
+    dots, counts = {}, {name: set() for name in names}
+    for row, (values, sac) in enumerate(finals.values()):
         for k, name in enumerate(names):
-            values = final_values(named.get(name, []), tag, last)
-            if not len(values):
-                note(f"{short(task)}: no runs of {name}")
+            if name not in values:
                 continue
-            y = row + 0.5 * (k - (len(names) - 1) / 2) / len(names)
-            percent = relative(values, sac)
-            if name != "SAC" and min(len(values), len(sac)) > 1:
-                axis.plot(
-                    interval(values, sac, statistic=relative), [y, y], color=style[name]["color"], lw=1.5
-                )
-            (labels[name],) = axis.plot(
-                percent, y, "o" if style[name]["linestyle"] == "-" else "D", ms=8, color=style[name]["color"]
-            )
-            counts[name].add(len(values))
+            y, color = row + 0.5 * (k - (len(names) - 1) / 2) / len(names), style[name]["color"]
+            if base(name) != "SAC" and min(len(values[name]), len(sac)) > 1:
+                axis.plot(interval(values[name], sac, statistic=relative), [y, y], color=color, lw=1.5)
+            marker = "o" if style[name]["linestyle"] == "-" else "D"
+            (dots[name],) = axis.plot(relative(values[name], sac), y, marker, ms=8, color=color)
+            counts[name].add(len(values[name]))
     if axis.get_xlim()[1] > 1000 and axis.get_xlim()[0] >= 0:
         axis.set_xscale("log")
     left, right = axis.get_xlim()
@@ -462,19 +597,16 @@ def summary(
     axis.axvspan(100, right, color="#009E73", alpha=0.1, lw=0)
     axis.set_xlim(left, right)
     axis.axvline(100, color="gray", lw=1)
-    axis.set_yticks(range(len(groups)), [short(task) for task in groups])
-    axis.set_ylim(len(groups) - 0.5, -0.5)
+    axis.set_yticks(range(len(finals)), [short[task] for task in finals])
+    axis.set_ylim(len(finals) - 0.5, -0.5)
     axis.set_xlabel("final return, % of SAC")
-    names = {
-        name: "-".join(str(n) for n in sorted({min(counts[name]), max(counts[name])})) for name in labels
-    }
-    texts = [f"{name} ({count} seed{'s' * (count != '1')})" for name, count in names.items()]
-    figure.legend([labels[name] for name in names], texts, loc="outside lower center", ncols=2)
+    texts = [f"{name} ({seeds_text(*counts[name])})" for name in names]
+    figure.legend([dots[name] for name in names], texts, loc="outside lower center", ncols=2)
     save(figure, out)
 
 
 def ablation(runs: tuple[str, ...] = ("runs",), out: str = "figures/ablation", unfinished: bool = False):
-    """The four switch settings of ftfl.py online (Fig 2c and 3c): return, and mean Q; a row per task that has ablations.
+    """The four switch settings of ftfl.py online (Fig 2c, 3c): return and mean Q of each task with ablations.
 
     Example: python plots.py ablation --runs runs --out figures/ablation
 
@@ -483,25 +615,39 @@ def ablation(runs: tuple[str, ...] = ("runs",), out: str = "figures/ablation", u
         out: the figure's name; .png and .pdf are added
         unfinished: take runs that have not finished as well; a curve ends where its first seed ends
     """
-    groups = load_training_runs(runs, unfinished)
-    present = {task: {base(name) for name in named} for task, named in groups.items()}
-    groups = {task: named for task, named in groups.items() if present[task] & {"TUN only", "DNP only"}}
+    content = {RETURN: "return", "losses/qf1_values": "mean Q"}
+    groups = load_agents(runs, unfinished, content)
+    short = short_names(groups)
+    groups = {
+        task: named for task, named in groups.items() if {"TUN only", "DNP only"} & set(map(base, named))
+    }
     if not groups:
         fail(f"--runs {' '.join(runs)}: no run with just one of the two switches on (TUN only, DNP only)")
-    style = styles(dict.fromkeys(name for named in groups.values() for name in named))
+    style = styles(groups)
     figure, axes = panels(2 * len(groups))
     for row, (task, named) in enumerate(groups.items()):
-        for missing in [name for name in SWITCHES if name not in present[task]]:
-            note(f"{short(task)}: no runs of {missing}")
-        for axis, tag, what in zip(
-            axes[2 * row :], ("eval/episodic_return", "losses/qf1_values"), ("return", "mean Q")
-        ):
+        note_missing(short[task], named, SWITCHES)
+        for axis, (tag, what) in zip(axes[2 * row :], content.items()):
             for name, members in named.items():
                 if not draw(axis, name, members, tag, style[name]):
-                    note(f"{short(task)}, {name}: no values of {tag} on a common range of steps")
-            title(axis, f"{short(task)}: {what}")
+                    note(f"{short[task]}, {name}: no values of {tag} on a common range of steps")
+            title(axis, f"{short[task]}: {what}")
     shared_legend(figure, axes)
     save(figure, out)
+
+
+MODEL_PANELS = {  # tag of a model study: title of its panel in `forensics`
+    "rewards/synthetic": "2a: mean reward, held out",
+    "model/reward_r2": "reward $R^2$, held out",
+    "model/variance_loss": "3a: variance loss of MBPO",
+    "model/predicted_variance_velocity": "3b: variance, velocities",
+    "model/predicted_variance_position": "variance, positions",
+    "model/predicted_variance_reward": "variance, reward",
+}
+CRITIC_PANELS = {  # the same of training runs
+    "eval/q_start": "2b: Q at the start, and\nreturn obtained (dotted)",
+    "bias": "2b: Q $-$ return obtained",
+}
 
 
 def forensics(
@@ -510,193 +656,175 @@ def forensics(
     env_id: str = "dm_control/humanoid-stand-v0",
     unfinished: bool = False,
 ):
-    """The model alone, fitted to saved transitions (Fig 2a, 3a, 3b), and online critics (Fig 2b) where there are any.
+    """The model alone, fitted to given transitions (Fig 2a, 3a, 3b), and critics online (Fig 2b).
 
     Prints the numbers at the end of the fits beside the paper's claims.
 
     Example: python plots.py forensics --runs runs/forensics --out figures/forensics
 
     Args:
-        runs: folders that are searched, globs, or CSV files from `export`; of --fit-buffer runs, and of training runs
+        runs: folders that are searched, globs, or CSV files from `export`; model studies and training runs
         out: the figure's name; .png and .pdf are added
         env_id: the task of all panels but Fig 3a, which compares tasks
         unfinished: take runs that have not finished as well; a curve ends where its first seed ends
     """
-    loaded = load_runs(runs, unfinished)
-    fits = group_runs([run for run in loaded if run.flags.get("fit_buffer")])
-    agents = group_runs([run for run in loaded if not run.flags.get("fit_buffer")]).get(env_id, {})
-    agents = {
-        name: members
-        for name, members in agents.items()
-        if any("losses/qf1_values" in run.scalars for run in members)
+    loaded = [with_derived(run) for run in load_runs(runs, unfinished)]
+    fits = group_runs([run for run in loaded if is_study(run)], MODEL_PANELS)
+    agents = [run for run in loaded if not is_study(run) and run.flags["env_id"] == env_id]
+    agents = group_runs(agents, [*CRITIC_PANELS, "eval/discounted_return"]).get(env_id, {})
+    here, short = fits.get(env_id, {}), short_names(dict.fromkeys([env_id, *fits]))
+    if not here and not agents:
+        tasks = ", ".join(dict.fromkeys(run.flags["env_id"] for run in loaded))
+        fail(f"--env-id {env_id}: neither a model study nor an agent of it there, only of {tasks}")
+    note_missing(f"{short[env_id]}, model studies", here, SWITCHES)
+    note_missing(f"{short[env_id]}, agents", agents, ("SAC", *SWITCHES))
+
+    by_task = {  # {line of Fig 3a: runs}
+        short[task] + name.removeprefix("MBPO"): members
+        for task, named in fits.items()
+        for name, members in named.items()
+        if base(name) == "MBPO"
     }
-    if env_id not in fits:
-        fail(
-            f"--env-id {env_id}: no model was fitted to its transitions; there are {', '.join(fits) or 'no such runs'}"
-        )
-    here, task = fits[env_id], short(env_id)
-    for missing in [name for name in SWITCHES if name not in {base(name) for name in here}]:
-        note(f"{task}: no model study of {missing}")
-
-    content = [
-        ("2a: mean reward, held out", "rewards/synthetic"),
-        ("reward $R^2$, held out", "model/reward_r2"),
-        ("3a: variance loss of MBPO", "model/variance_loss"),
-        ("3b: variance, velocities", "model/predicted_variance_velocity"),
-        ("variance, positions", "model/predicted_variance_position"),
-        ("variance, reward", "model/predicted_variance_reward"),
-    ]
-    online = (
-        [("2b: mean Q, online", "losses/qf1_values"), ("2b: Q $-$ return obtained", "critic/bias")]
-        if agents
-        else []
-    )
-    figure, axes = panels(len(content) + len(online), height=2.3)
-    style = styles(dict.fromkeys([*here, *agents]))
-    for axis, (text, tag) in zip(axes, content + online):
-        if tag == "model/variance_loss":
-            lines = [
-                (short(t), members) for t in fits for name, members in fits[t].items() if base(name) == "MBPO"
-            ]
-            for i, (name, members) in enumerate(lines):
-                draw(
-                    axis,
-                    name,
-                    members,
-                    tag,
-                    {"color": list(COLORS.values())[i % len(COLORS)], "linestyle": "-"},
-                )
-            axis.legend()
+    content = {}  # {tag: {line: runs}} of each panel
+    for tag in (*MODEL_PANELS, *CRITIC_PANELS):
+        lines = agents if tag in CRITIC_PANELS else by_task if tag == "model/variance_loss" else here
+        having = {name: runs for name, runs in lines.items() if any(tag in run.scalars for run in runs)}
+        if lacking := [name for name in lines if name not in having]:
+            note(f"no values of {tag}: {', '.join(lacking)}")
+        if having:
+            content[tag] = having
+    if not content:
+        fail(f"--runs {' '.join(runs)}: nothing of what is drawn was logged there")
+    figure, axes = panels(len(content), height=2.3)
+    axes = dict(zip(content, axes))
+    style = styles({"model": here, "agents": agents})
+    by_task_style = {name: {"color": color} for name, color in zip(by_task, itertools.cycle(COLORS.values()))}
+    for tag, lines in content.items():
+        line_style = by_task_style if tag == "model/variance_loss" else style
+        for name, members in lines.items():
+            draw(axes[tag], name, members, tag, line_style[name])
+            if tag == "eval/q_start":
+                obtained = style[name] | {"linestyle": ":"}
+                draw(axes[tag], name, members, "eval/discounted_return", obtained, named=False)
+        if tag in CRITIC_PANELS:
+            title(axes[tag], CRITIC_PANELS[tag])
         else:
-            for name, members in (agents if (text, tag) in online else here).items():
-                draw(axis, name, members, tag, style[name])
-        title(axis, text, "environment steps" if (text, tag) in online else "gradient steps")
-        if "variance_" in tag and tag != "model/variance_loss":
-            axis.set_yscale("log")
-            axis.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-    real = np.mean([run.scalars["rewards/real"][1].mean() for members in here.values() for run in members])
-    axes[0].axhline(real, color="black", ls=":", label="real")
-    for axis, low, high in (
-        (axes[0], -2 * real, 5 * real),
-        (axes[1], -2, 1),
-    ):  # unnormalized heads can be far off
-        bottom, top = axis.get_ylim()
-        axis.set_ylim(max(bottom, low), min(top, high))
-    axes[1].axhline(0, color="gray", lw=1)
-    shared_legend(
-        figure, [axis for axis, (_, tag) in zip(axes, content + online) if tag != "model/variance_loss"]
-    )
-    figure.suptitle(f"{task}: the model alone" + (", and the agent" if agents else ""), fontsize=11.5)
+            title(axes[tag], MODEL_PANELS[tag], "gradient steps")
+        if "predicted_variance" in tag:
+            axes[tag].set_yscale("log")
+            axes[tag].yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    real = [run.scalars["rewards/real"][1].mean() for run in all_runs(here) if "rewards/real" in run.scalars]
+    if "rewards/synthetic" in axes and real:
+        axes["rewards/synthetic"].axhline(np.mean(real), color="black", ls=":", label="real")
+        clip(axes["rewards/synthetic"], -2 * np.mean(real), 5 * np.mean(real))
+    for tag in {"model/reward_r2", "bias"} & set(axes):
+        axes[tag].axhline(0, color="gray", lw=1)
+    if "model/reward_r2" in axes:
+        clip(axes["model/reward_r2"], -2, 1)
+    if by_tasks := axes.pop("model/variance_loss", None):
+        by_tasks.legend()
+    shared_legend(figure, axes.values())
+    parts = ["the model alone"] * bool(here) + ["the agent"] * bool(agents)
+    figure.suptitle(f"{short[env_id]}: {', and '.join(parts)}", fontsize=11.5)
     save(figure, out)
-    print_claims(fits, env_id)
+    print_claims(short[env_id], here, by_task)
 
 
-def print_claims(fits, env_id):
-    """The numbers of the fits beside the claims of the paper: the last value, and the range over the second half."""
+def print_claims(task, here, by_task):
+    """The numbers of the fits beside the paper's claims: the last value, and the range over the second half.
 
-    def cell(members, tag):
-        steps, values = on_common_grid(members, tag)
-        if tag == "ratio":
-            steps, synthetic = on_common_grid(members, "rewards/synthetic")
-            values = synthetic / on_common_grid(members, "rewards/real")[1]
-        if not len(steps):
-            return f"{'-':>24s}"
-        middle = iqm(values)
-        second_half = middle[steps > steps[-1] / 2]
-        return f"{middle[-1]:9.3g} {f'({second_half.min():.2g} to {second_half.max():.2g})':>14s}"
+    here, by_task: {name: [runs]} of the task's algorithms, and of MBPO on all tasks.
+    """
 
+    def row(name, members, tags):
+        text = f"{f'{name} ({seeds_text(len(members))})':34s}"
+        for tag in tags:
+            steps, values = on_common_grid(members, tag)
+            middle = iqm(values) if len(steps) else [math.nan]
+            late = middle[steps > steps[-1] / 2] if len(steps) else [math.nan]
+            text += f"{middle[-1]:9.3g} {f'({min(late):.2g} to {max(late):.2g})':>14s}"
+        print(text.replace("nan (nan to nan)", "-"))
+
+    reward = {"ratio": "synthetic / real", "model/reward_r2": "reward R2"}
+    states = {
+        "model/predicted_variance_position": "positions",
+        "model/predicted_variance_velocity": "velocities",
+        "model/predicted_variance_reward": "reward",
+        "model/next_state_r2": "next-state R2",
+    }
     claims = [
-        ("C4 (Fig 2a)  without target scaling the model underestimates reward, with it, it does not", [
-            ("synthetic / real", "ratio"), ("reward R2", "model/reward_r2")]),
-        ("C8 (Fig 3b)  predicted variance: residual high, direct low and stable", [
-            ("positions", "model/predicted_variance_position"), ("velocities", "model/predicted_variance_velocity"),
-            ("reward", "model/predicted_variance_reward"), ("next-state R2", "model/next_state_r2")]),
-    ]  # fmt: skip
-    for claim, columns in claims:
-        print(f"\n{claim}\n{short(env_id):34s}" + "".join(f"{text:>24s}" for text, _ in columns))
-        for name, members in fits[env_id].items():
-            print(
-                f"{f'{name} ({seeds_text(len(members))})':34s}"
-                + "".join(cell(members, tag) for _, tag in columns)
-            )
-    print(
-        "\nC7 (Fig 3a)  the variance part of MBPO's loss is far higher for humanoid-stand than for walker2d"
-    )
-    print(f"{'':34s}{'variance loss':>24s}")
-    for task, named in fits.items():
-        for name, members in named.items():
-            if base(name) == "MBPO":
-                print(
-                    f"{f'{short(task)} ({seeds_text(len(members))})':34s}"
-                    + cell(members, "model/variance_loss")
-                )
-    print(
-        "\nAt the end of the fit, and in brackets the range over its second half; IQM over seeds; environment's units."
-    )
+        ("C4 (Fig 2a)  without target scaling the model underestimates reward, with it, it does not", reward),
+        ("C8 (Fig 3b)  predicted variance: residual high, direct low and stable", states),
+    ]
+    here = cut_to_common_step(here, [*reward, *states], f"{task}, the numbers below")
+    for claim, columns in claims if here else []:
+        print(f"\n{claim}\n{task:34s}" + "".join(f"{text:>24s}" for text in columns.values()))
+        for name, members in here.items():
+            row(name, members, columns)
+    if by_task:
+        print("\nC7 (Fig 3a)  MBPO's variance loss is far higher for humanoid-stand than for walker2d")
+        print(f"{'':34s}{'variance loss':>24s}")
+        for name, members in cut_to_common_step(by_task, ["model/variance_loss"], "C7, all tasks").items():
+            row(name, members, ["model/variance_loss"])
+    if here or by_task:
+        print(
+            "\nIQM over seeds at the end of the fit (range over its second half), in the environment's units."
+        )
 
 
 def table(
     runs: tuple[str, ...] = ("runs",), out: str = "figures/table", last: int = 1, unfinished: bool = False
 ):
-    """Final returns: mean and std over seeds, IQM and its 95 % bootstrap interval; printed, and as .md and .csv.
+    """Final returns: mean and std over seeds, IQM and 95 % bootstrap interval; printed, and as .md and .csv.
+
+    Steps is the last step at which all runs of a row were evaluated, and where their returns are taken.
 
     Example: python plots.py table --runs runs --out figures/table
 
     Args:
         runs: folders that are searched, globs, or CSV files from `export`
         out: the table's name; .md and .csv are added
-        last: how many evaluations at the end of each run are averaged
+        last: how many evaluations, up to the row's step, are averaged
         unfinished: take runs that have not finished as well, with their last evaluation so far
     """
     check_last(last)
+    groups = load_agents(runs, unfinished, [RETURN])
+    short, algorithms = short_names(groups), dict.fromkeys(map(base, styles(groups)))
     header = ["task", "algorithm", "seeds", "steps", "mean", "std", "iqm", "low", "high"]
     rows = []
-    for task, named in load_training_runs(runs, unfinished).items():
+    for task, named in groups.items():
+        note_missing(short[task], named, algorithms)
         for name, members in named.items():
-            values = final_values(members, "eval/episodic_return", last)
-            if not len(values):
-                note(f"left out {short(task)}, {name}: not evaluated")
+            steps, values = final_values({name: members}, RETURN, last)
+            if not values:
+                note(f"left out {short[task]}, {name}: not evaluated")
                 continue
-            steps = min(last_step(run) for run in members)
+            values = values[name]
             std = values.std(ddof=1) if len(values) > 1 else math.nan
-            rows.append(
-                [
-                    task,
-                    name,
-                    len(values),
-                    steps,
-                    values.mean(),
-                    std,
-                    iqm(values),
-                    *map(float, interval(values)),
-                ]
-            )
+            statistics = [values.mean(), std, iqm(values), *map(float, interval(values))]
+            rows.append([task, name, len(values), steps, *statistics])
     lines = [
         "| task | algorithm | seeds | steps | mean ± std | IQM [95 % interval] |",
         "|---|---|---|---|---|---|",
     ]
     for task, name, seeds, steps, mean, std, middle, low, high in rows:
-        lines.append(
-            f"| {short(task)} | {name} | {seeds} | {steps:,} | {mean:.1f} ± {std:.1f} | {middle:.1f} [{low:.1f}, {high:.1f}] |"
-        )
+        numbers = f"{mean:.1f} ± {std:.1f} | {middle:.1f} [{low:.1f}, {high:.1f}]"
+        lines.append(f"| {short[task]} | {name} | {seeds} | {steps:,} | {numbers} |")
     text = "\n".join(lines).replace(" ± nan", "").replace(" [nan, nan]", "") + "\n"
-    stem = Path(out).with_suffix("") if Path(out).suffix in (".md", ".csv") else Path(out)
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
+    with output(out, ".md", ".csv") as stem:
         stem.with_name(stem.name + ".md").write_text(text)
         with open(stem.with_name(stem.name + ".csv"), "w", newline="") as file:
             csv.writer(file).writerows([header, *rows])
-    except OSError as error:
-        fail(f"--out {out} can't be written: {error}")
     print(f"{text}{stem}.md, {stem}.csv")
 
 
 def export(runs: tuple[str, ...] = ("runs",), out: str = "figures/runs.csv", tags: tuple[str, ...] = ()):
-    """All logged values, of unfinished runs too, as one CSV file that every command reads in place of run directories.
+    """All logged values, of unfinished runs too, as one CSV file that --runs takes in place of folders.
 
-    Columns: run, env_id, algorithm, seed, tag, step, value. A run's first row has the tag "flags" and all flags as JSON.
+    Columns: run, env_id, algorithm, seed, tag, step, value. A run's first row has the tag "flags", and all
+    its flags as JSON.
 
-    Example: python plots.py export --runs runs --out results.csv --tags eval/episodic_return losses/qf1_values
+    Example: python plots.py export --runs runs --out all.csv --tags eval/episodic_return losses/qf1_values
 
     Args:
         runs: folders that are searched, globs, or CSV files from `export`
@@ -706,29 +834,53 @@ def export(runs: tuple[str, ...] = ("runs",), out: str = "figures/runs.csv", tag
     loaded = load_runs(runs, unfinished=True)
     if missing := [tag for tag in tags if not any(tag in run.scalars for run in loaded)]:
         fail(f"--tags {' '.join(missing)}: no run has that")
-    try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        with open(out, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["run", "env_id", "algorithm", "seed", "tag", "step", "value"])
-            for run in loaded:
-                start = [run.name, run.flags["env_id"], label(run.flags), run.flags["seed"]]
-                writer.writerow([*start, "flags", "", json.dumps(run.flags)])
-                for tag, (steps, values) in run.scalars.items():
-                    if not tags or tag in tags:
-                        writer.writerows(
-                            [*start, tag, int(step), value] for step, value in zip(steps, values.tolist())
-                        )
-    except OSError as error:
-        fail(f"--out {out} can't be written: {error}")
+    with output(out) as path, open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", "env_id", "algorithm", "seed", "tag", "step", "value"])
+        for run in loaded:
+            start = [run.name, run.flags["env_id"], label(run.flags), run.flags["seed"]]
+            writer.writerow([*start, "flags", "", json.dumps(run.flags)])
+            for tag, (steps, values) in run.scalars.items():
+                if not tags or tag in tags:
+                    writer.writerows(
+                        [*start, tag, int(step), value] for step, value in zip(steps, values.tolist())
+                    )
     print(f"{out}: {len(loaded)} runs")
 
 
-def demo(runs: tuple[str, ...] = ("runs/demo",), out: str = "runs/demo/demo"):
-    """The figure of `make demo`, and a table of its last values.
+# ------------------------------------------------------------------------------------------------ Demo
+STUDY, AGENT = "model study", "agent"
+DEMO = {  # {task: (kind of run, algorithms)}
+    "dm_control/humanoid-stand-v0": (STUDY, ("MBPO", "FTFL")),
+    "dm_control/quadruped-walk-v0": (STUDY, ("MBPO", "FTFL")),
+    "dm_control/cartpole-swingup-v0": (AGENT, ("SAC", "MBPO", "FTFL")),
+}
+DEMO_PANELS = {  # {kind of run: {tag: title}}, the upper panel first
+    STUDY: {
+        "model/reward_r2": "reward $R^2$, held out\n(1: perfect, 0: no better than its mean)",
+        "ratio": "synthetic / real mean reward\n(1: unbiased)",
+    },
+    AGENT: {
+        RETURN: "return\n(small scale mismatch, 2: here the paper's\nfailure of MBPO is not expected)",
+        "bias": "bias of the critics,\nQ at the start $-$ discounted return obtained",
+    },
+}
+DEMO_COLUMNS = {  # {kind of run: {tag: text}} of the printed table
+    STUDY: {"model/reward_r2": "reward R2", "ratio": "synthetic / real reward"},
+    AGENT: {
+        RETURN: "return",
+        "eval/q_start": "Q at the start",
+        "eval/discounted_return": "return from there",
+    },
+}
+STEPS = {STUDY: "gradient steps of the model", AGENT: "environment steps"}
 
-    Above, both models fitted to the same random transitions of humanoid-stand; below, both agents on walker-walk: each seed
-    as a thin line, and their mean.
+
+def demo(runs: tuple[str, ...] = ("runs/demo",), out: str = "runs/demo/demo"):
+    """The figure of `make demo`, and a table of its last values with a sentence on what each row shows.
+
+    Model studies of MBPO and FTFL on humanoid-stand and quadruped-walk, and agents on cartpole-swingup. Scale
+    mismatch is the largest std of a one-step state change over the std of the reward, of a random policy.
 
     Example: python plots.py demo --runs runs/demo-20260101-120000 --out figures/demo
 
@@ -736,69 +888,124 @@ def demo(runs: tuple[str, ...] = ("runs/demo",), out: str = "runs/demo/demo"):
         runs: folders that are searched, globs, or CSV files from `export`
         out: the figure's name; .png and .pdf are added
     """
-    loaded = sorted(
-        load_runs(runs), key=lambda run: (list(COLORS).index(algorithm(run.flags)), run.flags["seed"])
-    )
-    fits = [run for run in loaded if run.flags.get("fit_buffer")]
-    agents = [run for run in loaded if "eval/episodic_return" in run.scalars and run.flags["script"] != "sac"]
-    layout = [
-        (
-            fits,
-            "model/reward_r2",
-            "reward $R^2$ on held-out rows\n(1: perfect; 0: the mean; from -2)",
-            "gradient steps",
-        ),
-        (fits, "ratio", "synthetic / real mean\nreward on held-out rows (1: unbiased)", "gradient steps"),
-        (agents, "eval/episodic_return", "return", "environment steps"),
-        (agents, "losses/qf1_values", "mean Q", "environment steps"),
-    ]
-    for run in fits:
-        steps, real = run.scalars["rewards/real"]
-        run.scalars["ratio"] = steps, run.scalars["rewards/synthetic"][1] / real
-    figure, axes = plt.subplots(2, 2, figsize=(9, 6.5))
-    rows = {}
-    for axis, (group, tag, text, xlabel) in zip(axes.flat, layout):
-        for name, members in itertools.groupby(group, key=lambda run: algorithm(run.flags)):
-            members = list(members)
-            several, color = len(members) > 1, COLORS[name]
-            for run in members:
-                steps, values = run.scalars[tag]
-                marker = "o" if len(steps) < 30 and not several else None
-                style = {"lw": 0.8, "alpha": 0.6} if several else {"label": name}
-                axis.plot(steps, values, color=color, marker=marker, ms=4, **style)
-                rows.setdefault((name, f"seed {run.flags['seed']}"), {})[tag] = values[-1]
-            if several:
-                grid, values = on_common_grid(members, tag)
-                mean = values.mean(0)
-                axis.plot(
-                    grid,
-                    mean,
-                    color=color,
-                    marker="o" if len(grid) < 30 else None,
-                    ms=4,
-                    lw=2.2,
-                    label=f"{name}, mean of {len(members)} seeds",
-                )
-                rows[name, "mean"] = rows.get((name, "mean"), {}) | {tag: mean[-1]}
-        kind = "Model alone" if group is fits else "Agent"
-        tasks = sorted({short(run.flags["env_id"]) for run in group})
-        axis.set_title(f"{kind}, {', '.join(tasks)}: {text}", fontsize=10)
-        axis.set_xlabel(xlabel)
-        handles, labels = axis.get_legend_handles_labels()
-        unique = dict(zip(labels, handles))
-        axis.legend(unique.values(), unique.keys())
-    axes[0, 0].axhline(0, color="gray", lw=1)
-    axes[0, 0].set_ylim(max(axes[0, 0].get_ylim()[0], -2), 1)  # an unnormalized reward head can be far below
-    axes[0, 1].axhline(1, color="gray", lw=1)
+    short, chosen = short_names(DEMO), {task: [] for task in DEMO}
+    for run in map(with_derived, load_runs(runs)):
+        task, kind = run.flags["env_id"], STUDY if is_study(run) else AGENT
+        if kind == DEMO.get(task, (None,))[0]:
+            chosen[task].append(run)
+        else:
+            note(f"left out {run.name}: the demo has no {kind} of {task}")
+    groups = {}
+    for task, (kind, expected) in DEMO.items():
+        named = group_runs(chosen[task], DEMO_PANELS[kind]).get(task, {})
+        note_missing(f"{short[task]}, {kind}", named, expected)
+        if named:
+            groups[task] = named
+    if not groups:
+        fail(f"--runs {' '.join(runs)}: no part of the demo there")
 
-    print(f"\n{'':12s}{'reward R2':>12s}{'synth/real':>12s}{'return':>12s}{'mean Q':>12s}")
-    for name, which in sorted(rows, key=lambda row: (list(COLORS).index(row[0]), row[1] == "mean")):
-        cells = "".join(
-            f"{rows[name, which][tag]:12.2f}" if tag in rows[name, which] else f"{'-':>12s}"
-            for _, tag, _, _ in layout
-        )
-        print(f"{name + ' ' + which:12s}{cells}")
+    style = styles(groups)
+    figure, axes = plt.subplots(2, len(groups), figsize=(4.2 * len(groups), 7.4), squeeze=False)
+    for column, (task, named) in zip(axes.T, groups.items()):
+        kind = DEMO[task][0]
+        for axis, (tag, text) in zip(column, DEMO_PANELS[kind].items()):
+            for name, members in named.items():
+                if not draw_seeds(axis, name, members, tag, style[name]):
+                    note(f"{short[task]}, {name}: no values of {tag} on a common range of steps")
+            title(axis, f"{short[task]}: {text}", STEPS[kind])
+            if tag == RETURN and math.isfinite(random := random_return(named)):
+                axis.axhline(random, color="gray", ls=":", lw=1.8, label="random policy")
+            elif tag != RETURN:
+                axis.axhline(int(tag == "ratio"), color="gray", lw=1)
+                clip(axis, *demo_limits(named, tag))
+    shared_legend(figure, axes.flat, "thin: a seed, thick: the mean")
     save(figure, out)
+    for task, named in groups.items():
+        print_demo(short[task], DEMO[task][0], named)
+    print("\nMean over seeds (lowest to highest seed). What a sentence says holds for every seed.")
+    print("Q counts the entropy bonus too, the return does not.")
+
+
+def draw_seeds(axis, name, runs, tag, style):
+    """Each seed's `tag` as a thin line, their mean as a thick one. False if there is nothing to draw."""
+    steps, values = on_common_grid(runs, tag)
+    if not len(steps):
+        return False
+    axis.plot(steps, values.T, lw=0.8, alpha=0.6, **style)
+    axis.plot(steps, values.mean(0), lw=2.4, label=f"{name} ({seeds_text(len(values))})", **style)
+    return True
+
+
+def demo_limits(named, tag):
+    """The lowest and the highest value that a panel shows; of the bias twice the largest return obtained."""
+    if tag != "bias":
+        return {"model/reward_r2": (-2, 1), "ratio": (-2, 4)}[tag]
+    obtained = on_common_grid(all_runs(named), "eval/discounted_return")[1]
+    largest = 2 * np.abs(obtained).max(initial=0) or math.inf
+    return -largest, largest
+
+
+def random_return(named):
+    """Mean return of the episodes that ended within the runs' first, random steps; nan without any."""
+    returns = []
+    for run in all_runs(named):
+        if "charts/episodic_return" in run.scalars:
+            steps, values = run.scalars["charts/episodic_return"]
+            returns.extend(values[steps <= run.flags["learning_starts"]])
+    return np.mean(returns) if returns else math.nan
+
+
+def verdict(values, low, high, sentence, words):
+    """The sentence with that of words (below low, between, above high) that is true of all values (seeds,).
+
+    Where seeds are on different sides, that they do not decide between those.
+    """
+    sides = (values < low, (values >= low) & (values <= high), values > high)
+    held = [word for word, side in zip(words, sides) if side.any() or np.isnan(values).any()]
+    if len(held) == 1:
+        return sentence.format(held[0])
+    return f"these seeds do not decide whether {sentence.format(' or '.join(held))}"
+
+
+def verdicts(name, finals, random):
+    """What a group's last values, {tag: {name: (seeds,)}}, show; random is the random policy's return."""
+
+    def judge(tag, *args):
+        return [verdict(finals[tag][name], *args)] if name in finals.get(tag, {}) else []
+
+    off = ("more than 10 % below", "within 10 % of", "more than 10 % above")
+    better = ("worse than", "as well as", "better than")
+    result = judge("model/reward_r2", 0, 0, "it predicts the reward {} its mean would", better)
+    result += judge("ratio", 0.9, 1.1, "the mean reward it imagines is {} the real one", off)
+    if random > 0:
+        sentence = f"the return is {{}} the random policy's ({number(random)})"
+        result += judge(RETURN, 0.9 * random, 1.1 * random, sentence, off)
+    sacs = [values for other, values in finals.get(RETURN, {}).items() if base(other) == "SAC"]
+    if len(sacs) == 1 and base(name) != "SAC":
+        low, high, sides = sacs[0].min(), sacs[0].max(), ("below", "within", "above")
+        result += judge(RETURN, low, high, "the return is {} the range of SAC's seeds", sides)
+    return result + judge("bias", 0, 0, "Q is {} the return obtained", ("below", "equal to", "above"))
+
+
+def print_demo(task, kind, named):
+    """A row for each of {name: [runs]} with its last values, and a sentence on what they show."""
+    columns = DEMO_COLUMNS[kind]
+    named = cut_to_common_step(named, columns, f"{task}, the numbers printed")
+    step, random = 0, random_return(named)
+    finals = {}
+    for tag in [*columns, "bias"]:
+        at, finals[tag] = final_values(named, tag)
+        step = max(step, at)
+    print(f"\n{task}, {kind}: after {step:,} {STEPS[kind]}")
+    print(f"{'':20s}" + "".join(f"{text:>28s}" for text in columns.values()))
+    for name, members in named.items():
+        line = f"{f'{name} ({seeds_text(len(members))})':20s}"
+        for tag in columns:
+            x = finals[tag].get(name, np.array([math.nan]))
+            line += f"{f'{number(x.mean())} ({number(x.min())} to {number(x.max())})':>28s}"
+        print(line.replace("nan (nan to nan)", "-"))
+        if text := "; ".join(verdicts(name, finals, random)):
+            print(f"  {text[0].upper()}{text[1:]}.")
 
 
 if __name__ == "__main__":

@@ -333,25 +333,22 @@ def fail(message, code=2):
 def check_args(args):
     """Stop at the first flag that makes no sense. Returns the device. Adds the version to --env-id."""
     bounds = {"gamma": (0, 1), "tau": (0, 1), "seed": (0, 2**32 - args.num_seeds)}  # torch takes 32 bits
-    bounds |= {
-        "num_threads": (1, os.cpu_count()),
-        "learning_starts": (1, args.total_timesteps),
-    }
+    bounds["num_threads"] = (1, os.cpu_count())
+    bounds["learning_starts"] = (1, args.total_timesteps)
     for name, value in vars(args).items():
         least, most = bounds.get(name, (1e-12 if isinstance(value, float) else 1, 10**12))
         if type(value) in (int, float) and not least <= value <= most:
             fail(f"--{name.replace('_', '-')} must lie in [{least}, {most}], not {value}")
     if args.compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
         fail("--compile needs a C++ compiler (g++ or clang++) on the PATH")
-    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if args.device not in ["auto", "cpu", *gpus] and not (gpus and args.device == "cuda"):
-        fail(f"--device {args.device}: this machine has {['cpu', *gpus]}")
-    device = torch.device(("cuda" if gpus else "cpu") if args.device == "auto" else args.device)
     try:
         args.env_id = make_env(args.env_id, True).unwrapped.spec.id  # Humanoid is Humanoid-v5
     except Exception as error:
         fail(f"--env-id {args.env_id} can't be used: {error}")
-    return device
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if args.device not in ["auto", "cpu", *gpus, *(["cuda"] if gpus else [])]:
+        fail(f"--device {args.device}: this machine has {['cpu', *gpus]}")
+    return torch.device(("cuda" if gpus else "cpu") if args.device == "auto" else args.device)
 
 
 def make_env(env_id, full_observation):

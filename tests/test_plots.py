@@ -1,6 +1,8 @@
-"""plots.py demo: what is drawn is what was logged."""
+"""plots.py: what is drawn and printed is what was logged, of runs that may be compared."""
 
+import csv
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -8,94 +10,39 @@ import sys
 import numpy as np
 import pytest
 import scipy.stats
-from matplotlib.figure import Figure
+from conftest import ROOT
 from torch.utils.tensorboard import SummaryWriter
 
+import ftfl
+import mbpo
 import plots
-from conftest import ROOT
+import sac
 
 FTFL = {"target_normalization": True, "next_state_prediction": "direct"}
-CURVES = {  # (script, kind): {tag: values at steps 100, 200, 300}
-    ("mbpo", "fit"): {"model/reward_r2": [-3, -2, -1], "rewards/real": [0.01] * 3, "rewards/synthetic": [0.004, 0.005, 0.02]},
-    ("ftfl", "fit"): {"model/reward_r2": [0.2, 0.4, 0.6], "rewards/real": [0.01] * 3, "rewards/synthetic": [0.008] * 3},
-    ("mbpo", "agent"): {"eval/episodic_return": [20, 21, 22], "losses/qf1_values": [9, 8, 7]},
-    ("ftfl", "agent"): {"eval/episodic_return": [20, 60, 90], "losses/qf1_values": [9, 10, 11]},
-}
-
-
-@pytest.fixture
-def runs(tmp_path):
-    for (script, kind), curves in CURVES.items():
-        folder = tmp_path / "runs" / f"{script}-{kind}"
-        with SummaryWriter(str(folder)) as writer:
-            for tag, values in curves.items():
-                for step, value in zip((100, 200, 300), values):
-                    writer.add_scalar(tag, value, step)
-        flags = {"script": script, "seed": 1, "env_id": "dm_control/walker-walk-v0", "fit_buffer": "file" if kind == "fit" else ""}
-        flags |= {"real_ratio": 0.05, "total_timesteps": 300, "model_train_steps": 300}
-        (folder / "args.json").write_text(json.dumps(flags | (FTFL if script == "ftfl" else {})))
-    return tmp_path / "runs"
-
-
-def test_the_lines_drawn_are_the_values_logged(runs, tmp_path, monkeypatch, capsys):
-    figures, savefig = [], Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: (figures.append(self), savefig(self, *args, **kwargs)))
-    plots.demo((str(runs),), str(tmp_path / "demo.png"))
-    figure = figures[0]  # as PNG, then as PDF
-    assert (tmp_path / "demo.png").stat().st_size > 10_000
-    drawn = []
-    for axis in figure.axes:
-        lines = {line.get_label(): line for line in axis.lines if line.get_label() in ("MBPO", "FTFL")}
-        assert all(list(line.get_xdata()) == [100, 200, 300] for line in lines.values())
-        drawn.append({name: line.get_ydata() for name, line in lines.items()})
-        assert "walker-walk" in axis.get_title()
-        assert [text.get_text() for text in axis.get_legend().get_texts()] == list(lines)
-    for i, (kind, tag) in enumerate([("fit", "model/reward_r2"), ("fit", None), ("agent", "eval/episodic_return"), ("agent", "losses/qf1_values")]):
-        for name in ("MBPO", "FTFL"):
-            curves = CURVES[name.lower(), kind]
-            expected = curves[tag] if tag else [s / r for s, r in zip(curves["rewards/synthetic"], curves["rewards/real"])]
-            assert drawn[i][name] == pytest.approx(expected, rel=1e-5)
-    table = capsys.readouterr().out
-    assert [line.split() for line in table.splitlines() if line.startswith("FTFL")] == [["FTFL", "seed", "1", "0.60", "0.80", "90.00", "11.00"]]
-    assert [line.split() for line in table.splitlines() if line.startswith("MBPO")] == [["MBPO", "seed", "1", "-1.00", "2.00", "22.00", "7.00"]]
-
-
-def test_the_demo_draws_each_seed_and_their_mean(runs, tmp_path, monkeypatch, capsys):
-    values = {1: CURVES["ftfl", "agent"]["eval/episodic_return"], 2: [0, 30, 60], 3: [1, 0, 0]}
-    for seed in (2, 3):
-        write_run(runs / f"seed-{seed}", seed, values[seed], env_id="dm_control/walker-walk-v0", fit_buffer="", model_train_steps=300)
-        with SummaryWriter(str(runs / f"seed-{seed}")) as writer:
-            for k, q in enumerate((0, 0, 10 * seed), 1):
-                writer.add_scalar("losses/qf1_values", q, 100 * k)
-    figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: figures.append(self))
-    plots.demo((str(runs),), str(tmp_path / "demo.png"))
-    lines = figures[0].axes[2].lines
-    (mean,) = [line for line in lines if line.get_label() == "FTFL, mean of 3 seeds"]
-    assert mean.get_ydata() == pytest.approx(np.mean(list(values.values()), 0))
-    thin = [list(line.get_ydata()) for line in lines if line.get_color() == mean.get_color() and line is not mean]
-    assert sorted(thin) == sorted(map(list, values.values()))
-    table = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["FTFL", "mean", "-", "-", "50.00", "20.33"] in table and ["FTFL", "seed", "3", "-", "-", "0.00", "30.00"] in table
 
 
 @pytest.mark.parametrize("normalized,state,name", [
-    (True, "direct", "FTFL"), (True, "residual", "TUN only"), (False, "direct", "DNP only"), (False, "residual", "MBPO")])  # fmt: skip
+    (True, "direct", "FTFL"), (True, "residual", "TUN only"),
+    (False, "direct", "DNP only"), (False, "residual", "MBPO")])  # fmt: skip
 def test_runs_are_named_by_their_flags(normalized, state, name):
-    flags = {"script": "ftfl", "real_ratio": 0.05, "target_normalization": normalized, "next_state_prediction": state}
+    flags = {
+        "script": "ftfl",
+        "real_ratio": 0.05,
+        "target_normalization": normalized,
+        "next_state_prediction": state,
+    }
     assert plots.algorithm(flags) == name
-    assert plots.algorithm({"script": "sac"}) == "SAC" and plots.algorithm({"script": "mbpo", "real_ratio": 0.05}) == "MBPO"
-
-
-def test_a_broken_run_is_named_and_left_out(runs, tmp_path, capsys):
-    (runs / "broken").mkdir()
-    (runs / "broken" / "args.json").write_text("{")
-    plots.demo((str(runs),), str(tmp_path / "demo.png"))
-    assert str(runs / "broken") in capsys.readouterr().err
+    assert plots.algorithm({"script": "sac"}) == "SAC"
+    assert plots.algorithm({"script": "mbpo", "real_ratio": 0.05}) == "MBPO"
 
 
 def test_no_runs_is_one_clear_line(tmp_path):
-    done = subprocess.run([sys.executable, str(ROOT / "plots.py"), "demo", "--runs", str(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "plots.py"), "demo", "--runs", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and str(tmp_path) in done.stderr
 
 
@@ -104,13 +51,19 @@ def write_run(folder, seed, values, every=100, **flags):
     with SummaryWriter(str(folder)) as writer:
         for k, value in enumerate(values, 1):
             writer.add_scalar("eval/episodic_return", value, every * k)
-    flags = {"script": "ftfl", "seed": seed, "env_id": "Hopper-v5", "real_ratio": 0.05, "total_timesteps": 300} | FTFL | flags
+    flags = (
+        {"script": "ftfl", "seed": seed, "env_id": "Hopper-v5", "real_ratio": 0.05, "total_timesteps": 300}
+        | FTFL
+        | flags
+    )
     (folder / "args.json").write_text(json.dumps(flags))
 
 
 def test_iqm_is_the_mean_of_the_middle_half():
     assert plots.iqm(np.array([100.0, 1, 2, 3, 4, 5, 6, -50])) == pytest.approx((2 + 3 + 4 + 5) / 4)
-    assert plots.iqm(np.array([9.0, 1, 2, 3, 4, -9])) == pytest.approx((1 + 2 + 3 + 4) / 4), "of six, one at each end"
+    assert plots.iqm(np.array([9.0, 1, 2, 3, 4, -9])) == pytest.approx((1 + 2 + 3 + 4) / 4), (
+        "of six, one at each end"
+    )
     assert plots.iqm(np.array([[0.0, 0], [1, 2], [3, 4], [90, 80]])).tolist() == [2, 3]
 
 
@@ -149,7 +102,10 @@ def test_exported_csv_gives_the_same_runs(tmp_path):
     (run,), (again,) = (plots.load_runs((str(tmp_path / name),)) for name in ("runs", "all.csv"))
     assert again.flags == run.flags and again.scalars.keys() == run.scalars.keys()
     for tag, (steps, values) in run.scalars.items():
-        assert again.scalars[tag][0].tolist() == steps.tolist() and again.scalars[tag][1].tolist() == values.tolist()
+        assert (
+            again.scalars[tag][0].tolist() == steps.tolist()
+            and again.scalars[tag][1].tolist() == values.tolist()
+        )
 
 
 def test_table_has_mean_std_and_iqm(tmp_path):
@@ -168,14 +124,23 @@ def test_last_that_averages_nothing_is_refused(command, tmp_path, capsys):
     assert stop.value.code == 2 and "--last" in capsys.readouterr().err
 
 
-# One set of runs with known answers, read by every command: on walker-walk, three seeds of each algorithm, of FTFL six,
-# so that its IQM leaves two out and its interval is not the whole range.
+# One set of runs with known answers, read by every command: on walker-walk, three seeds of each algorithm; of
+# FTFL six, so that its IQM leaves two out and its interval is not the whole range.
 STUDY = {  # name: (returns of each seed at steps 100, 200, 300; flags)
     "SAC": ([[10, 20, 40], [10, 30, 50], [10, 40, 90]], {"script": "sac"}),
     "MBPO": ([[9, 9, 18], [9, 9, 20], [9, 9, 70]], {"script": "mbpo"}),
-    "TUN only": ([[8, 12, 30], [8, 13, 31], [8, 14, 32]], {"script": "ftfl", **FTFL, "next_state_prediction": "residual"}),
-    "DNP only": ([[7, 7, 7], [7, 8, 8], [7, 9, 9]], {"script": "ftfl", **FTFL, "target_normalization": False}),
-    "FTFL": ([[10, 50, 90], [10, 60, 100], [10, 70, 110], [10, 0, 200], [10, 80, 120], [10, 90, 60]], {"script": "ftfl", **FTFL}),
+    "TUN only": (
+        [[8, 12, 30], [8, 13, 31], [8, 14, 32]],
+        {"script": "ftfl", **FTFL, "next_state_prediction": "residual"},
+    ),
+    "DNP only": (
+        [[7, 7, 7], [7, 8, 8], [7, 9, 9]],
+        {"script": "ftfl", **FTFL, "target_normalization": False},
+    ),
+    "FTFL": (
+        [[10, 50, 90], [10, 60, 100], [10, 70, 110], [10, 0, 200], [10, 80, 120], [10, 90, 60]],
+        {"script": "ftfl", **FTFL},
+    ),
 }
 NAMES = [f"{name} ({len(returns)} seeds)" for name, (returns, _) in STUDY.items()]
 VARIANCES = {"position": 0.5, "velocity": 20.0, "other": 1.0, "reward": 1e-3}
@@ -186,26 +151,42 @@ def write_events(folder, curves, flags):
         for i, step in enumerate((100, 200, 300)):
             for tag, values in curves.items():
                 writer.add_scalar(tag, values[i], step)
-    base = {"env_id": "dm_control/walker-walk-v0", "real_ratio": 0.05, "total_timesteps": 300, "model_train_steps": 300}
-    (folder / "args.json").write_text(json.dumps({**base, "fit_buffer": "", **flags}))
+    base = {"env_id": "dm_control/walker-walk-v0", "real_ratio": 0.05, "total_timesteps": 300}
+    (folder / "args.json").write_text(json.dumps(base | flags))
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Training runs on walker-walk, and model studies of walker-walk and Walker2d (one per switch setting)."""
+    """Training runs on walker-walk, and a model study per switch setting of walker-walk and Walker2d."""
+    fit = {"seed": 1, "model_study": "random", "gradient_steps": 300, "total_timesteps": 500_000}
     folder = tmp_path_factory.mktemp("study") / "runs"
     for i, (name, (returns, flags)) in enumerate(STUDY.items()):
         for seed, values in enumerate(returns, 1):
-            curves = {"eval/episodic_return": values, "losses/qf1_values": [seed * i, 2 * seed * i, 3 * seed * i], "critic/bias": [i, i, -i]}
+            curves = {
+                "eval/episodic_return": values,
+                "losses/qf1_values": [seed * i, 2 * seed * i, 3 * seed * i],
+                "eval/q_start": [4 + i, 5 + i, 6 - i],
+                "eval/discounted_return": [4, 5, 6],
+            }
             write_events(folder / f"{i}-{seed}", curves, {**flags, "seed": seed})
         if name == "SAC":
             continue
-        curves = {f"model/predicted_variance_{group}": [v * i, v * i / 2, v * i / 4] for group, v in VARIANCES.items()}
-        curves |= {"model/reward_r2": [0.1 * i, 0.15 * i, 0.2 * i], "model/next_state_r2": [0.5] * 3, "rewards/real": [0.01] * 3}
-        curves |= {"rewards/synthetic": [0.001 * i, 0.002 * i, 0.002 * i], "model/variance_loss": [-i, -2 * i, -3 * i]}
-        write_events(folder / f"fit-{i}", curves, {**flags, "seed": 1, "fit_buffer": "file"})
+        curves = {
+            f"model/predicted_variance_{group}": [v * i, v * i / 2, v * i / 4]
+            for group, v in VARIANCES.items()
+        }
+        curves |= {
+            "model/reward_r2": [0.1 * i, 0.15 * i, 0.2 * i],
+            "model/next_state_r2": [0.5] * 3,
+            "rewards/real": [0.01] * 3,
+        }
+        curves |= {
+            "rewards/synthetic": [0.001 * i, 0.002 * i, 0.002 * i],
+            "model/variance_loss": [-i, -2 * i, -3 * i],
+        }
+        write_events(folder / f"fit-{i}", curves, flags | fit)
         if name == "MBPO":
-            walker2d = {**flags, "seed": 1, "fit_buffer": "file", "env_id": "Walker2d-v5"}
+            walker2d = flags | fit | {"env_id": "Walker2d-v5"}
             write_events(folder / "fit-walker2d", {**curves, "model/variance_loss": [-4, -5, -6]}, walker2d)
     return folder
 
@@ -224,7 +205,8 @@ def figures(monkeypatch):
     """The figures that a command would write."""
     drawn = []
     monkeypatch.setattr(plots, "save", lambda figure, out: drawn.append(figure))
-    return drawn
+    yield drawn
+    plots.plt.close("all")
 
 
 def lines_of(axis):
@@ -235,7 +217,9 @@ def shade_of(axis, k):
     """Steps and low and high edge of the k-th shaded interval of a panel."""
     vertices = axis.collections[k].get_paths()[0].vertices
     steps = sorted(set(vertices[:, 0]))
-    return steps, *([extreme(y for x, y in vertices if x == step) for step in steps] for extreme in (min, max))
+    return steps, *(
+        [extreme(y for x, y in vertices if x == step) for step in steps] for extreme in (min, max)
+    )
 
 
 def trimmed(x):
@@ -265,7 +249,9 @@ def test_curves_draw_the_iqm_and_shade_its_interval(source, figures):
         assert steps == [100, 200, 300]
         for i in range(3):
             expected = bootstrap(trimmed, [values[i] for values in returns])
-            tolerance = {"abs": 1e-4} if len(returns) == 3 else {"rel": 0.05}  # of 27 resamples the percentiles are exact
+            tolerance = (
+                {"abs": 1e-4} if len(returns) == 3 else {"rel": 0.05}
+            )  # of 27 resamples the percentiles are exact
             assert (low[i], high[i]) == pytest.approx(tuple(expected), **tolerance)
 
 
@@ -275,7 +261,11 @@ def test_summary_draws_percent_of_sac(source, figures):
     dots = {line.get_color(): line for line in axis.lines if line.get_marker() == "o"}
     final = {name: [values[-1] for values in returns] for name, (returns, _) in STUDY.items()}
     assert len(dots) == len(STUDY)
-    intervals = {line.get_color(): line for line in axis.lines if line.get_marker() == "None" and len(set(line.get_ydata())) == 1}
+    intervals = {
+        line.get_color(): line
+        for line in axis.lines
+        if line.get_marker() == "None" and len(set(line.get_ydata())) == 1
+    }
     for name, values in final.items():
         dot = dots[plots.COLORS[name]]
         assert dot.get_xdata()[0] == pytest.approx(100 * trimmed(values) / 60)
@@ -288,7 +278,10 @@ def test_summary_draws_percent_of_sac(source, figures):
     assert [label.get_text() for label in axis.get_yticklabels()] == ["walker-walk"]
     red, green = axis.patches  # below 100 % red, above green
     assert red.get_x() + red.get_width() == pytest.approx(100) and green.get_x() == pytest.approx(100)
-    assert red.get_facecolor()[0] > red.get_facecolor()[1] and green.get_facecolor()[1] > green.get_facecolor()[0]
+    assert (
+        red.get_facecolor()[0] > red.get_facecolor()[1]
+        and green.get_facecolor()[1] > green.get_facecolor()[0]
+    )
 
 
 def test_ablation_draws_return_and_q_of_every_setting(source, figures):
@@ -298,7 +291,9 @@ def test_ablation_draws_return_and_q_of_every_setting(source, figures):
     assert all(list(lines) == NAMES for lines in panels.values())
     for i, (name, (returns, _)) in enumerate(zip(NAMES, STUDY.values())):
         q = np.mean(range(1, len(returns) + 1)) * i
-        assert panels["walker-walk: return"][name].get_ydata() == pytest.approx(trimmed(np.transpose(returns)))
+        assert panels["walker-walk: return"][name].get_ydata() == pytest.approx(
+            trimmed(np.transpose(returns))
+        )
         assert panels["walker-walk: mean Q"][name].get_ydata() == pytest.approx([q, 2 * q, 3 * q])
 
 
@@ -307,11 +302,19 @@ def test_forensics_draws_the_fits_and_prints_them_beside_the_claims(source, figu
     panels = {axis.get_title(): axis for axis in figures[0].axes}
     fits = [name for name in STUDY if name != "SAC"]
     assert len(panels) == 8
-    for title, first in (("2a: mean reward", 0.001), ("reward $R^2$", 0.1), ("3b: variance, vel", 20.0), ("variance, pos", 0.5), ("variance, reward", 1e-3)):
+    for title, first in (
+        ("2a: mean reward", 0.001),
+        ("reward $R^2$", 0.1),
+        ("3b: variance, vel", 20.0),
+        ("variance, pos", 0.5),
+        ("variance, reward", 1e-3),
+    ):
         lines = lines_of(next(axis for name, axis in panels.items() if name.startswith(title)))
         for i, name in enumerate(fits, 1):
             line = lines[f"{name} (1 seed)"]
-            assert line.get_xdata().tolist() == [100, 200, 300] and line.get_ydata()[0] == pytest.approx(first * i)
+            assert line.get_xdata().tolist() == [100, 200, 300] and line.get_ydata()[0] == pytest.approx(
+                first * i
+            )
     real = lines_of(panels["2a: mean reward, held out"])["real"].get_ydata()
     assert list(real) == pytest.approx([0.01, 0.01])
     variance_loss = lines_of(panels["3a: variance loss of MBPO"])
@@ -319,9 +322,28 @@ def test_forensics_draws_the_fits_and_prints_them_beside_the_claims(source, figu
         "walker-walk (1 seed)": [-1, -2, -3], "Walker2d (1 seed)": [-4, -5, -6]}  # fmt: skip
     bias = lines_of(panels["2b: Q $-$ return obtained"])
     assert [bias[name].get_ydata()[-1] for name in NAMES] == [0, -1, -2, -3, -4]
+    critics = next(axis for name, axis in panels.items() if name.startswith("2b: Q at the start"))
+    estimates = lines_of(critics)
+    assert [estimates[name].get_ydata().tolist() for name in NAMES] == [
+        [4 + i, 5 + i, 6 - i] for i in range(5)
+    ]
+    obtained = [line for line in critics.lines if line.get_linestyle() == ":"]
+    assert [line.get_ydata().tolist() for line in obtained] == [[4, 5, 6]] * 5
+    assert [line.get_color() for line in obtained] == [plots.COLORS[name] for name in STUDY]
     printed = [line.split("(1 seed)") for line in capsys.readouterr().out.splitlines()]
-    cells = [(p[0].strip(), [float(cell) for cell in p[1].replace("(", " ").replace(")", " ").replace("to", " ").split()]) for p in printed if len(p) == 2]
-    fourth = 20 / 4, 20 / 4, 20 / 2  # the velocities' variance: at the end, and the range over the second half of the fit
+    cells = [
+        (
+            p[0].strip(),
+            [float(cell) for cell in p[1].replace("(", " ").replace(")", " ").replace("to", " ").split()],
+        )
+        for p in printed
+        if len(p) == 2
+    ]
+    fourth = (
+        20 / 4,
+        20 / 4,
+        20 / 2,
+    )  # the velocities' variance: at the end, and the range over the second half of the fit
     assert cells[0] == ("MBPO", pytest.approx([0.2, 0.2, 0.2, 0.2, 0.15, 0.2]))  # synthetic / real, reward R2
     assert cells[4][0] == "MBPO" and cells[4][1][3:6] == pytest.approx(fourth)
     assert cells[8:] == [("Walker2d", [-6, -6, -5]), ("walker-walk", [-3, -3, -2])]
@@ -333,7 +355,9 @@ def test_table_of_the_study(source, tmp_path):
     assert [row[1] for row in rows] == list(STUDY)
     for row, (returns, _) in zip(rows, STUDY.values()):
         final = [values[-1] for values in returns]
-        assert [float(x) for x in row[4:7]] == pytest.approx([np.mean(final), np.std(final, ddof=1), trimmed(final)])
+        assert [float(x) for x in row[4:7]] == pytest.approx(
+            [np.mean(final), np.std(final, ddof=1), trimmed(final)]
+        )
         assert [float(x) for x in row[7:9]] == pytest.approx(bootstrap(trimmed, final), rel=0.05)
 
 
@@ -357,7 +381,9 @@ def test_broken_and_unfinished_event_files_are_named_and_left_out(study, tmp_pat
 
     damages = {
         "empty": lambda file: cut(file, 0),
-        "cut": lambda file: cut(file, file.stat().st_size - 300),  # the record in which the file ends is not whole
+        "cut": lambda file: cut(
+            file, file.stat().st_size - 300
+        ),  # the record in which the file ends is not whole
         "flipped": flip,
         "foreign": lambda file: file.write_bytes(b"not an event file " * 100),
         "missing": lambda file: file.unlink(),
@@ -372,3 +398,525 @@ def test_broken_and_unfinished_event_files_are_named_and_left_out(study, tmp_pat
         lines = lines_of(figures[-1].axes[0])
         assert list(lines) == [*NAMES[:-1], "FTFL (5 seeds)"], name
         assert lines["FTFL (5 seeds)"].get_ydata() == pytest.approx([10, 200 / 3, 320 / 3])
+
+
+# -------------------------------------------------------------------------------- Groups and steps
+DM = "dm_control/walker-walk-v0"
+AGENT = {
+    "env_id": DM,
+    "script": "sac",
+    "seed": 1,
+    "num_seeds": 1,
+    "total_timesteps": 300,
+    "learning_starts": 100,
+}
+MODEL = {"real_ratio": 0.05, "model_hidden_dim": 200}
+SCRIPTS = {"SAC": {}, "MBPO": {"script": "mbpo"} | MODEL, "FTFL": {"script": "ftfl"} | MODEL | FTFL}
+
+
+def trained(algorithm, seed, returns, **flags):
+    """(flags, scalars) of a run whose evaluations at {step: return} are `returns`."""
+    flags = AGENT | SCRIPTS[algorithm] | {"seed": seed, "total_timesteps": max(returns)} | flags
+    return flags, {"eval/episodic_return": returns}
+
+
+def write_csv(path, runs):
+    """What `export` writes of runs (flags, {tag: {step: value}}); read as fast as tests should be."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", "tag", "step", "value"])
+        for i, (flags, scalars) in enumerate(runs):
+            writer.writerow([f"run-{i}", "flags", "", json.dumps(flags)])
+            for tag, points in scalars.items():
+                writer.writerows([f"run-{i}", tag, step, value] for step, value in points.items())
+    return (str(path),)
+
+
+def table_of(tmp_path, runs, **kwargs):
+    """{(task, algorithm): (seeds, steps, mean)} that `table` writes of such runs."""
+    plots.table(write_csv(tmp_path / "runs.csv", runs), str(tmp_path / "table"), **kwargs)
+    with open(tmp_path / "table.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {(r["task"], r["algorithm"]): (int(r["seeds"]), int(r["steps"]), float(r["mean"])) for r in rows}
+
+
+def test_a_group_ends_at_its_last_common_step(tmp_path, figures, capsys):
+    """Not one seed's step 400 averaged with another's 300; nor, evaluated at other steps, 200 with 150."""
+    long = trained("FTFL", 1, {100: 1, 200: 2, 300: 4, 400: 1000})
+    short = trained("FTFL", 2, {100: 3, 200: 4, 300: 8})
+    other = trained("FTFL", 3, {150: 500, 300: 9, 450: 500})
+    sac = trained("SAC", 1, {100: 1, 200: 2, 300: 3, 400: 4})
+    assert table_of(tmp_path, [long, short, sac]) == {(DM, "FTFL"): (2, 300, 6), (DM, "SAC"): (1, 400, 4)}
+    said = "walker-walk, FTFL: cut to step 300, the last that all its runs have"
+    assert capsys.readouterr().err.splitlines() == [said]
+    assert table_of(tmp_path, [long, short, other]) == {(DM, "FTFL"): (3, 300, 7)}
+    assert capsys.readouterr().err.splitlines() == [said]
+    assert table_of(tmp_path, [long, short], last=2) == {(DM, "FTFL"): (2, 300, 4.5)}
+    plots.curves(write_csv(tmp_path / "runs.csv", [long, short]))
+    (line,) = lines_of(figures[0].axes[0]).values()
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([100, 200, 300], [2, 3, 6])
+    plots.curves(write_csv(tmp_path / "runs.csv", [long, short, other]))
+    (line,) = lines_of(figures[1].axes[0]).values()
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([300], [7])
+
+
+def test_runs_without_a_common_step_are_named_and_left_out(tmp_path, capsys):
+    runs = [trained("FTFL", 1, {100: 1}), trained("FTFL", 2, {150: 1}), trained("SAC", 1, {100: 5})]
+    assert table_of(tmp_path, runs) == {(DM, "SAC"): (1, 100, 5)}
+    assert "walker-walk, FTFL: left out" in capsys.readouterr().err
+
+
+def test_episodes_that_end_at_other_steps_are_interpolated_to_the_shorter_run(tmp_path, figures):
+    runs = [
+        (AGENT | {"seed": 1}, {"charts/episodic_return": {100: 0, 200: 10, 300: 20}}),
+        (
+            AGENT | {"seed": 2, "total_timesteps": 260},
+            {"charts/episodic_return": {90: 0, 190: 10, 240: 10, 260: 50}},
+        ),
+    ]
+    plots.curves(write_csv(tmp_path / "runs.csv", runs), tag="charts/episodic_return")
+    (line,) = lines_of(figures[0].axes[0]).values()
+    assert line.get_xdata().tolist() == [100, 200]
+    assert line.get_ydata() == pytest.approx([(0 + 1) / 2, (10 + 10) / 2])
+
+
+def test_summary_compares_at_a_step_that_sac_has_too(tmp_path, figures, capsys):
+    """FTFL's 200 steps with SAC's first 200, and so MBPO's, that stand in the same row."""
+    runs = [trained("SAC", seed, {100: 10, 200: 20, 300: 80}) for seed in (1, 2)]
+    runs += [trained("MBPO", seed, {100: 10, 200: 30, 300: 80}) for seed in (1, 2)]
+    runs += [
+        trained("FTFL", 1, {100: 0, 200: 50}),
+        trained("FTFL", 2, {50: 7, 100: 0, 150: 7, 200: 70, 250: 7}),
+    ]
+    for last, percents in ((1, {"MBPO": 150, "FTFL": 300}), (2, {"MBPO": 20 / 0.15, "FTFL": 200})):
+        plots.summary(write_csv(tmp_path / "runs.csv", runs), last=last)
+        dots = {
+            line.get_color(): line.get_xdata()[0]
+            for line in figures[-1].axes[0].lines
+            if line.get_marker() == "o"
+        }
+        assert dots == {plots.COLORS[name]: pytest.approx(x) for name, x in ({"SAC": 100} | percents).items()}
+    said = capsys.readouterr().err.splitlines()[:2]
+    assert said[0].startswith("walker-walk, FTFL: cut to step 200")
+    assert said[1].startswith("walker-walk, all algorithms: cut to step 200")
+
+
+def args_of(script):
+    """All flags of a script as its args.json has them."""
+    flags = {name: value for name, value in vars(script.Args()).items() if name != "fit_buffer"}
+    return flags | {"script": script.__name__, "run_dirs": ["a"], "versions": {"torch": "1"}, "commit": "abc"}
+
+
+@pytest.mark.parametrize("script", [mbpo, ftfl])
+def test_runs_on_real_data_alone_are_sac_runs(script):
+    """Whatever the flags say that sac.py has not; but not if one differs that it has."""
+    agent = args_of(sac)
+    flags = args_of(script) | {"real_ratio": 1} | {name: agent[name] for name in agent if name != "script"}
+    assert plots.label(flags) == "SAC" and plots.identity(flags) == plots.identity(agent)
+    for name in {*flags} - {*agent} - {"real_ratio"}:
+        assert plots.identity(flags | {name: "other"}) == plots.identity(agent), name
+    assert plots.identity(flags | {"gamma": 0.9}) != plots.identity(agent)
+    assert plots.identity(flags | {"real_ratio": 0.5})[1] != "SAC"
+
+
+def test_sac_of_all_three_scripts_is_one_line(tmp_path, figures, capsys):
+    runs = [trained("SAC", seed, {100: 1, 200: 3}) for seed in (1, 2)]
+    runs += [trained("MBPO", 3, {100: 4, 200: 8}, real_ratio=1, model_hidden_dim=50, num_elites=3)]
+    runs += [trained("FTFL", 4, {100: 4, 200: 8}, real_ratio=1, model_hidden_dim=400)]
+    csv_file = write_csv(tmp_path / "runs.csv", runs)
+    plots.curves(csv_file)
+    assert list(lines_of(figures[0].axes[0])) == ["SAC (4 seeds)"]
+    plots.summary(csv_file)
+    assert [text.get_text() for text in figures[1].legends[0].get_texts()] == ["SAC (4 seeds)"]
+    assert list(table_of(tmp_path, runs)) == [(DM, "SAC")]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("script", [sac, mbpo, ftfl])
+def test_only_flags_that_change_what_is_learned_split_a_group(script):
+    flags = args_of(script)
+    same = {
+        "seed",
+        "num_seeds",
+        "total_timesteps",
+        "eval_interval",
+        "log_interval",
+        "checkpoint_interval",
+        "resume",
+    }
+    same |= {"device", "num_threads", "env_workers", "compile", "run_dir", "run_dirs", "versions", "commit"}
+    differ = {
+        "env_id",
+        "gamma",
+        "tau",
+        "utd_ratio",
+        "batch_size",
+        "learning_starts",
+        "hidden_dim",
+        "full_observation",
+    }
+    if script is not sac:
+        differ |= {
+            "ensemble_size",
+            "model_train_steps",
+            "real_ratio",
+            "rollout_schedule",
+            "synthetic_buffer_size",
+        }
+    assert same | differ <= set(flags)
+    assert {name for name in same | differ if split(flags, name)} == differ
+
+
+def split(flags, name):
+    """Whether another value of a flag makes another group."""
+    return plots.identity(flags | {name: "other"}) != plots.identity(flags)
+
+
+def test_transitions_of_another_origin_make_another_group():
+    flags = AGENT | SCRIPTS["FTFL"] | {"model_study": "random", "gradient_steps": 300}
+    assert plots.identity(flags) == plots.identity(flags | {"gradient_steps": 200})
+    assert plots.identity(flags) != plots.identity(flags | {"model_study": "of a trained agent"})
+
+
+def test_a_seed_counts_once_unless_it_ran_beside_others(tmp_path, capsys):
+    """Beside seed 2, seed 1 draws other numbers than alone; with other threads it is the same run again."""
+    alone, again = (trained("SAC", 1, {100: x}, num_threads=x) for x in (1, 2))
+    beside = [trained("SAC", seed, {100: 6}, num_seeds=2) for seed in (1, 2)]
+    assert table_of(tmp_path, [alone, again, *beside]) == {(DM, "SAC"): (3, 100, pytest.approx(14 / 3))}
+    assert "left out run-0: run-1 is a later run" in capsys.readouterr().err
+
+
+def test_versions_of_a_task_are_different_tasks(tmp_path, figures):
+    runs = [trained("SAC", 1, {100: 1}, env_id="Hopper-v4"), trained("SAC", 2, {100: 3}, env_id="Hopper-v5")]
+    runs += [trained("SAC", 1, {100: 5}, env_id="dm_control/hopper-hop-v0")]
+    rows = {("Hopper-v4", "SAC"): (1, 100, 1), ("Hopper-v5", "SAC"): (1, 100, 3)}
+    assert table_of(tmp_path, runs) == rows | {("dm_control/hopper-hop-v0", "SAC"): (1, 100, 5)}
+    printed = [line.split(" | ")[0] for line in (tmp_path / "table.md").read_text().splitlines()[2:]]
+    assert printed == ["| Hopper-v4", "| Hopper-v5", "| hopper-hop"]
+    plots.curves((str(tmp_path / "runs.csv"),))
+    panels = {axis.get_title(): list(lines_of(axis).values()) for axis in figures[0].axes}
+    assert {name: line.get_ydata().tolist() for name, (line,) in panels.items()} == {
+        "Hopper-v4": [1], "Hopper-v5": [3], "hopper-hop": [5]}  # fmt: skip
+    plots.summary((str(tmp_path / "runs.csv"),))
+    labels = [label.get_text() for label in figures[1].axes[0].get_yticklabels()]
+    assert labels == ["Hopper-v4", "Hopper-v5", "hopper-hop"]
+    plots.curves(write_csv(tmp_path / "runs.csv", runs[:1]))
+    assert figures[2].axes[0].get_title() == "Hopper"
+
+
+# -------------------------------------------------------------------------------- What is missing
+def test_a_study_is_finished_at_its_gradient_steps(tmp_path, capsys):
+    flags = (
+        AGENT | SCRIPTS["FTFL"] | {"model_study": "random", "gradient_steps": 300, "total_timesteps": 500_000}
+    )
+    runs = [(flags | {"seed": seed}, {"model/reward_r2": {last: 0.5}}) for seed, last in ((1, 300), (2, 200))]
+    loaded = plots.load_runs(write_csv(tmp_path / "runs.csv", runs))
+    assert [run.flags["seed"] for run in loaded] == [1]
+    assert "left out run-1: unfinished, its log ends at step 200 of 300" in capsys.readouterr().err
+    assert len(plots.load_runs((str(tmp_path / "runs.csv"),), unfinished=True)) == 2
+
+
+@pytest.mark.parametrize("command", [plots.curves, plots.summary, plots.table])
+def test_algorithms_that_a_task_lacks_are_named(command, tmp_path, figures, capsys):
+    runs = [trained(name, 1, {100: 1}) for name in SCRIPTS]
+    runs += [trained(name, 1, {100: 1}, env_id="Hopper-v5") for name in ("SAC", "FTFL")]
+    command(write_csv(tmp_path / "runs.csv", runs), str(tmp_path / "out"))
+    assert capsys.readouterr().err.splitlines() == ["Hopper: no runs of MBPO"]
+
+
+@pytest.mark.parametrize("kept,panels", [("model_study", 6), ("agents", 2)])
+def test_forensics_draws_what_there_is(kept, panels, study, tmp_path, figures, capsys):
+    plots.export((str(study),), str(tmp_path / "all.csv"))
+    runs = [
+        run
+        for run in plots.load_runs((str(tmp_path / "all.csv"),))
+        if plots.is_study(run) == (kept != "agents")
+    ]
+    runs = [run for run in runs if plots.label(run.flags) != "TUN only"]
+    points = [(run.flags, {tag: dict(zip(*curve)) for tag, curve in run.scalars.items()}) for run in runs]
+    points = [
+        (flags, {tag: {int(k): v for k, v in c.items()} for tag, c in curves.items()})
+        for flags, curves in points
+    ]
+    plots.forensics(write_csv(tmp_path / "kept.csv", points), env_id=DM)
+    assert len(figures[0].axes) == panels
+    error = capsys.readouterr().err
+    missing = {"model studies": ["TUN only"], "agents": ["TUN only"]}
+    missing |= {"agents": list(STUDY)} if kept == "model_study" else {"model studies": list(STUDY)[1:]}
+    for what, names in missing.items():
+        assert f"walker-walk, {what}: no runs of {', '.join(names)}\n" in error
+
+
+MISTAKES = [
+    (plots.curves, {"runs": ("/nonexistent",)}, "--runs /nonexistent"),
+    (plots.curves, {"tag": "losses/nonsense"}, "--tag losses/nonsense"),
+    (plots.curves, {"out": "/dev/null/figure"}, "--out /dev/null/figure"),
+    (plots.curves, {"out": ""}, "--out"),
+    (plots.table, {"out": "/dev/null/table"}, "--out /dev/null/table"),
+    (plots.export, {"out": "/dev/null/all.csv"}, "--out /dev/null/all.csv"),
+    (plots.export, {"tags": ("losses/nonsense",)}, "--tags losses/nonsense"),
+    (plots.summary, {"last": -1}, "--last"),
+    (plots.ablation, {}, "--runs"),
+    (plots.forensics, {"env_id": "Nonsense-v0"}, "--env-id Nonsense-v0"),
+    (plots.demo, {}, "--runs"),
+]
+
+
+@pytest.mark.parametrize("command,flags,named", MISTAKES, ids=lambda x: getattr(x, "__name__", str(x)))
+def test_mistakes_are_one_line_that_names_the_flag(command, flags, named, tmp_path, capsys):
+    runs = write_csv(tmp_path / "runs.csv", [trained("SAC", 1, {100: 1})])
+    with pytest.raises(SystemExit) as stop:
+        command(**{"runs": runs, "out": str(tmp_path / "out")} | flags)
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert stop.value.code == 2 and len(errors) == 1 and named in errors[0]
+
+
+# -------------------------------------------------------------------------------- The demo
+HUMANOID, QUADRUPED, CARTPOLE = plots.DEMO
+STEPS3 = (100, 200, 300)
+STUDIES = {  # {(task, algorithm): (reward R2, synthetic over real reward)}, of each seed at STEPS3
+    (HUMANOID, "MBPO"): ([[-9, -7, -6], [-5, -5, -4], [-1, -3, -8]], [[-3, -2, -5], [9, 8, 7], [0, 1, 1]]),
+    (HUMANOID, "FTFL"): (
+        [[0.1, 0.2, 0.6], [0.2, 0.2, 0.7], [0.3, 0.5, 0.8]],
+        [[0.5, 1, 1], [2, 1, 1.05], [1, 1, 0.95]],
+    ),
+    (QUADRUPED, "MBPO"): (
+        [[0, 0, -0.5], [0, 0, 0.25], [0, 0, 0.4]],
+        [[0.2, 0.3, 0.25], [0.4, 0.4, 0.5], [0.1, 0.1, 0.1]],
+    ),
+    (QUADRUPED, "FTFL"): ([[0.9, 0.9, 0.9]] * 3, [[1, 1, 1]] * 3),
+}
+AGENTS = {  # {algorithm: (returns of each seed, estimates Q of each seed)}; 10 are obtained
+    "SAC": ([[20, 30, 90], [20, 30, 100], [20, 30, 110]], [[5, 5, 5], [6, 6, 6], [7, 7, 7]]),
+    "MBPO": ([[20, 90, 120], [20, 80, 130], [20, 70, 140]], [[9, 9, 9000], [9, 9, 9], [9, 9, 8]]),
+    "FTFL": ([[20, 90, 95], [20, 80, 130], [20, 70, 60]], [[5, 5, 15], [15, 15, 12], [15, 15, 11]]),
+}
+
+
+def demo_runs():
+    """{part: runs} of the demo."""
+    parts = {}
+    for (task, name), seeds in STUDIES.items():
+        for seed, (r2, ratio) in enumerate(zip(*seeds), 1):
+            curves = {
+                "model/reward_r2": r2,
+                "rewards/real": [0.5] * 3,
+                "rewards/synthetic": np.multiply(0.5, ratio),
+            }
+            flags = {"env_id": task, "seed": seed, "model_study": "random", "gradient_steps": 300}
+            parts.setdefault((task, name), []).append((AGENT | SCRIPTS[name] | flags, curves))
+    for name, seeds in AGENTS.items():
+        for seed, (returns, q) in enumerate(zip(*seeds), 1):
+            curves = {"eval/episodic_return": returns, "eval/q_start": q, "eval/discounted_return": [10] * 3}
+            curves["charts/episodic_return"] = [10 * seed, 500, 500]  # learning starts after step 100
+            flags = {"env_id": CARTPOLE, "seed": seed}
+            parts.setdefault((CARTPOLE, name), []).append((AGENT | SCRIPTS[name] | flags, curves))
+    return {
+        part: [
+            (flags, {tag: dict(zip(STEPS3, values)) for tag, values in curves.items()})
+            for flags, curves in runs
+        ]
+        for part, runs in parts.items()
+    }
+
+
+def draw_demo(tmp_path, parts):
+    plots.demo(write_csv(tmp_path / "runs.csv", [run for runs in parts.values() for run in runs]))
+
+
+def test_demo_draws_every_seed_and_their_mean(tmp_path, figures, capsys):
+    draw_demo(tmp_path, demo_runs())
+    assert capsys.readouterr().err == ""
+    axes = figures[0].axes
+    assert [axis.get_title().split(":")[0] for axis in axes] == 2 * [
+        "humanoid-stand",
+        "quadruped-walk",
+        "cartpole-swingup",
+    ]
+    assert [axis.get_xlabel() for axis in axes] == 2 * [
+        *2 * ["gradient steps of the model"],
+        "environment steps",
+    ]
+    q_minus_10 = {name: np.subtract(q, 10) for name, (_, q) in AGENTS.items()}
+    names = ("MBPO", "FTFL")
+    content = [{name: STUDIES[task, name][0] for name in names} for task in (HUMANOID, QUADRUPED)]
+    content += [{name: returns for name, (returns, _) in AGENTS.items()}]
+    content += [{name: STUDIES[task, name][1] for name in names} for task in (HUMANOID, QUADRUPED)]
+    content += [q_minus_10]
+    for axis, expected in zip(axes, content):
+        means = lines_of(axis)
+        means.pop("random policy", None)
+        assert list(means) == [f"{name} (3 seeds)" for name in expected]
+        for (name, seeds), mean in zip(expected.items(), means.values()):
+            thin = [line for line in axis.lines if line.get_color() == mean.get_color() and line is not mean]
+            assert [line.get_ydata().tolist() for line in thin] == [
+                pytest.approx(list(seed)) for seed in seeds
+            ]
+            assert mean.get_ydata() == pytest.approx(np.mean(seeds, 0)) and mean.get_xdata().tolist() == [
+                *STEPS3
+            ]
+            assert all(line.get_linewidth() < mean.get_linewidth() / 2 for line in thin)
+            assert mean.get_color() == plots.COLORS[name]
+    assert list(lines_of(axes[2])["random policy"].get_ydata()) == [20, 20], (
+        "seeds' first episodes: 10, 20, 30"
+    )
+    assert "2" in axes[2].get_title() and "not expected" in axes[2].get_title()
+    for axis, value in zip(axes, (0, 0, None, 1, 1, 0)):
+        flat = [
+            line.get_ydata()[0]
+            for line in axis.lines
+            if line.get_color() == "gray" and line.get_linestyle() == "-"
+        ]
+        assert flat == ([] if value is None else [value])
+    assert axes[0].get_ylim() == pytest.approx((-2, 0.88), abs=0.2) and axes[3].get_ylim()[1] == 4
+    assert axes[5].get_ylim()[1] == 20, "critics that run away hide no others"
+    assert [text.get_text() for text in axes[0].texts] == ["MBPO ends at -6 ↓"]
+    assert [text.get_text() for text in axes[5].texts] == ["MBPO ends at 2,996 ↑"]
+
+
+def sentences(printed):
+    """{(task, algorithm): (cells, sentence)} of what the demo prints."""
+    rows, task = {}, None
+    lines = printed.splitlines()
+    for line, below in zip(lines, [*lines[1:], ""]):
+        if ", model study: " in line or ", agent: " in line:
+            task = line.split(",")[0]
+        elif " seed" in line and line.startswith(("SAC", "MBPO", "FTFL")):
+            name, _, cells = line.partition("seed")
+            rows[task, name.split()[0]] = (
+                cells.removeprefix("s)").removeprefix(")").split(")")[:-1],
+                below.strip(),
+            )
+    return rows
+
+
+def test_demo_prints_the_last_values_and_what_they_show(tmp_path, figures, capsys):
+    draw_demo(tmp_path, demo_runs())
+    rows = sentences(capsys.readouterr().out)
+    cells = {row: [" ".join(cell.split()) for cell in texts] for row, (texts, _) in rows.items()}
+    assert cells == {
+        ("humanoid-stand", "MBPO"): ["-6 (-8 to -4", "1 (-5 to 7"],
+        ("humanoid-stand", "FTFL"): ["0.7 (0.6 to 0.8", "1 (0.95 to 1.05"],
+        ("quadruped-walk", "MBPO"): ["0.05 (-0.5 to 0.4", "0.283 (0.1 to 0.5"],
+        ("quadruped-walk", "FTFL"): ["0.9 (0.9 to 0.9", "1 (1 to 1"],
+        ("cartpole-swingup", "SAC"): ["100 (90 to 110", "6 (5 to 7", "10 (10 to 10"],
+        ("cartpole-swingup", "MBPO"): ["130 (120 to 140", "3,006 (8 to 9,000", "10 (10 to 10"],
+        ("cartpole-swingup", "FTFL"): ["95 (60 to 130", "12.7 (11 to 15", "10 (10 to 10"],
+    }
+    open_question = "these seeds do not decide whether"
+    expected = {
+        ("humanoid-stand", "MBPO"): [
+            "worse than its mean would",
+            f"{open_question} the mean reward it imagines",
+        ],
+        ("humanoid-stand", "FTFL"): ["better than its mean would", "within 10 % of the real one"],
+        ("quadruped-walk", "MBPO"): [f"{open_question} it predicts", "more than 10 % below the real one"],
+        ("quadruped-walk", "FTFL"): ["better than its mean would", "within 10 % of the real one"],
+        ("cartpole-swingup", "SAC"): [
+            "more than 10 % above the random policy's (20)",
+            "Q is below the return",
+        ],
+        ("cartpole-swingup", "MBPO"): [
+            "above the random",
+            "above the range of SAC's",
+            f"{open_question} Q is below or",
+        ],
+        ("cartpole-swingup", "FTFL"): [
+            "above the random",
+            f"{open_question} the return is below or",
+            "Q is above the return",
+        ],
+    }
+    for row, parts in expected.items():
+        said = rows[row][1].split(";")
+        assert len(said) == len(parts), said
+        for part, text in zip(parts, said):
+            assert part in text or part.capitalize() in text
+            assert (open_question in text.lower()) == (open_question in part)
+
+
+@pytest.mark.parametrize("values,expected", [
+    ([-1, -2], "x below"), ([0, 0.5, 1], "x between"), ([2, 3], "x above"), ([5], "x above"),
+    ([-1, 0.5], "these seeds do not decide whether x below or between"),
+    ([0.5, 2, 0.1], "these seeds do not decide whether x between or above"),
+    ([-1, 2], "these seeds do not decide whether x below or above"),
+    ([-1, 0.5, 2], "these seeds do not decide whether x below or between or above"),
+    ([2, math.nan], "these seeds do not decide whether x below or between or above"),
+    ([2, math.inf], "x above")])  # fmt: skip
+def test_a_verdict_holds_for_every_seed(values, expected):
+    assert plots.verdict(np.array(values), 0, 1, "x {}", ("below", "between", "above")) == expected
+
+
+def test_demo_compares_at_a_common_step(tmp_path, figures, capsys):
+    """One seed of MBPO ends at step 200: its group does, and what is printed is of step 200 for FTFL too."""
+    parts = demo_runs()
+    flags, curves = parts[HUMANOID, "MBPO"][0]
+    short = {
+        tag: {step: value for step, value in points.items() if step <= 200} for tag, points in curves.items()
+    }
+    parts[HUMANOID, "MBPO"][0] = flags | {"gradient_steps": 200}, short
+    draw_demo(tmp_path, parts)
+    assert lines_of(figures[0].axes[0])["MBPO (3 seeds)"].get_xdata().tolist() == [100, 200]
+    assert lines_of(figures[0].axes[0])["FTFL (3 seeds)"].get_xdata().tolist() == [100, 200, 300]
+    captured = capsys.readouterr()
+    assert "humanoid-stand, MBPO: cut to step 200" in captured.err
+    assert "humanoid-stand, the numbers printed: cut to step 200" in captured.err
+    assert "humanoid-stand, model study: after 200 gradient steps" in captured.out
+    cells, _ = sentences(captured.out)["humanoid-stand", "FTFL"]
+    assert cells[0].split()[0] == "0.3", "(0.2 + 0.2 + 0.5) / 3"
+
+
+@pytest.mark.parametrize("lost,panels,said", [
+    ([(CARTPOLE, "SAC"), (CARTPOLE, "MBPO"), (CARTPOLE, "FTFL")], 4,
+     "cartpole-swingup, agent: no runs of SAC, MBPO, FTFL"),
+    ([(QUADRUPED, "MBPO"), (QUADRUPED, "FTFL")], 4, "quadruped-walk, model study: no runs of MBPO, FTFL"),
+    ([(HUMANOID, "FTFL")], 6, "humanoid-stand, model study: no runs of FTFL"),
+    ([(CARTPOLE, "SAC")], 6, "cartpole-swingup, agent: no runs of SAC")])  # fmt: skip
+def test_demo_draws_what_there_is_and_says_what_is_not(lost, panels, said, tmp_path, figures, capsys):
+    parts = {part: runs for part, runs in demo_runs().items() if part not in lost}
+    parts["other"] = [trained("SAC", 1, {100: 1}, env_id="Hopper-v5")]
+    draw_demo(tmp_path, parts)
+    assert len(figures[0].axes) == panels
+    captured = capsys.readouterr()
+    assert said in captured.err.splitlines() and "the demo has no agent of Hopper-v5" in captured.err
+    rows = sentences(captured.out)
+    assert set(rows) == {
+        (plots.short_names(plots.DEMO)[task], name) for task, name in demo_runs() if (task, name) not in lost
+    }
+    assert all(sentence.endswith(".") for _, sentence in rows.values())
+    if (CARTPOLE, "SAC") in lost:
+        assert "range of SAC" not in captured.out
+
+
+def test_demo_without_reward_or_estimates_still_draws(tmp_path, figures, capsys):
+    """No ratio where the real reward is zero, no bias where no Q was logged."""
+    parts = demo_runs()
+    for _, curves in parts[HUMANOID, "MBPO"]:
+        curves["rewards/real"] = dict.fromkeys(STEPS3, 0.0)
+    for _, curves in parts[CARTPOLE, "FTFL"]:
+        del curves["eval/q_start"]
+    draw_demo(tmp_path, parts)
+    captured = capsys.readouterr()
+    assert "cartpole-swingup, FTFL: no values of bias" in captured.err and len(figures[0].axes) == 6
+    rows = sentences(captured.out)
+    assert "Q is" not in rows["cartpole-swingup", "FTFL"][1]
+    assert (
+        "the mean reward it imagines is more than 10 % below or within" in rows["humanoid-stand", "MBPO"][1]
+    )
+
+
+def test_demo_writes_png_and_pdf_from_run_directories(tmp_path, capsys):
+    for i, name in enumerate(("MBPO", "FTFL")):
+        flags = SCRIPTS[name] | {
+            "seed": 1,
+            "env_id": HUMANOID,
+            "model_study": "random",
+            "gradient_steps": 300,
+        }
+        curves = {"model/reward_r2": [i] * 3, "rewards/real": [0.1] * 3, "rewards/synthetic": [0.1] * 3}
+        write_events(tmp_path / "runs" / name, curves, flags)
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "args.json").write_text("{")
+    plots.demo((str(tmp_path / "runs"),), str(tmp_path / "demo.png"))
+    assert all((tmp_path / f"demo.{suffix}").stat().st_size > 10_000 for suffix in ("png", "pdf"))
+    assert str(tmp_path / "runs" / "broken") in capsys.readouterr().err
