@@ -1,4 +1,5 @@
-"""What all tests share: single-threaded torch, small networks, a scripted environment, and a reader of event files."""
+"""What all tests share: single-threaded torch, small networks, a scripted environment, and a reader of event
+files."""
 
 import os
 import shutil
@@ -21,9 +22,16 @@ import sac  # noqa: E402
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parent.parent
-NEEDS_COMPILER = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile needs a C++ compiler")
+NEEDS_COMPILER = pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile needs a C++ compiler"
+)
 SMALL = {"hidden_dim": 16, "batch_size": 20, "eval_episodes": 1, "log_interval": 1}
-SMALL_MODEL = {"model_hidden_dim": 16, "model_train_steps": 5, "model_batch_size": 16, "rollouts_per_step": 10}
+SMALL_MODEL = {
+    "model_hidden_dim": 16,
+    "model_train_steps": 5,
+    "model_batch_size": 16,
+    "rollouts_per_step": 10,
+}
 
 
 @pytest.fixture(params=[sac, mbpo, ftfl], ids=lambda module: module.__name__)
@@ -62,16 +70,28 @@ def random_batch(num_seeds, rows, obs_dim, act_dim, seed=0, module=sac):
     return module.Batch(obs, actions, rewards, next_obs, terminations)
 
 
+def compiled(update):
+    """An update as main() compiles it for the CPU."""
+    torch._dynamo.config.trace_autograd_ops = True
+    return torch.compile(update, fullgraph=True)
+
+
+def read_checkpoint(run_dir):
+    """What a run left in its checkpoint, by whichever script."""
+    return torch.load(run_dir / "checkpoint.pt", weights_only=True)
+
+
 def filled_buffer(module, batch):
     """A ReplayBuffer that holds exactly `batch`."""
     num_seeds, rows, obs_dim = batch.obs.shape
-    buffer = module.ReplayBuffer(num_seeds, rows, obs_dim, batch.actions.shape[-1], "cpu")
+    buffer = module.ReplayBuffer(num_seeds, rows, obs_dim, batch.actions.shape[-1])
     buffer.add(batch)
     return buffer
 
 
 class Scripted(gym.Env):
-    """Observes (steps in this episode, episode number). Even episodes end in a terminal state at step 5, odd ones are
+    """Observes (steps in this episode, episode number). Even episodes end in a terminal state at step 5, odd
+    ones are
     cut by a time limit at step 7. The reward is the step's number."""
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)

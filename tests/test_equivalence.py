@@ -4,21 +4,20 @@ from functools import partial
 
 import pytest
 import torch
+from conftest import NEEDS_COMPILER, make_args, random_batch, read_checkpoint, read_scalars
 
 import ftfl
 import mbpo
 import sac
-from conftest import NEEDS_COMPILER, make_args, random_batch, read_scalars
 
 TASKS = ["dm_control/walker-walk-v0", "Hopper-v5"]
 
 
 def run(module, tmp_path, env_id, **flags):
-    """A run of 2 seeds: what it logged, and the agent that it saved."""
+    """A run of 2 seeds: what each logged, and the agent in its checkpoint."""
     flags = {"total_timesteps": 260, "learning_starts": 60, "eval_interval": 130, "num_seeds": 2} | flags
-    args = make_args(module, env_id=env_id, run_dir=str(tmp_path / module.__name__), save_model=True, **flags)
-    run_dirs = module.main(args)
-    return [(read_scalars(run_dir), torch.load(run_dir / "agent.pt")["agent"]) for run_dir in run_dirs]
+    run_dirs = module.main(make_args(module, env_id=env_id, run_dir=str(tmp_path / module.__name__), **flags))
+    return [(read_scalars(run_dir), read_checkpoint(run_dirs[0])["agent"]) for run_dir in run_dirs]
 
 
 def assert_same(run_a, run_b):
@@ -71,19 +70,26 @@ def test_compiled_scripts_are_the_same_as_one_another_too(tmp_path):
     of_mbpo = run(mbpo, tmp_path / "model", "Hopper-v5", **flags)
     off = {"target_normalization": False, "next_state_prediction": "residual"}
     assert_same(of_mbpo, run(ftfl, tmp_path / "model", "Hopper-v5", **flags, **off))
-    assert_same(run(sac, tmp_path / "real", "Hopper-v5", **flags), run(mbpo, tmp_path / "real", "Hopper-v5", **flags, real_ratio=1.0))
+    assert_same(
+        run(sac, tmp_path / "real", "Hopper-v5", **flags),
+        run(mbpo, tmp_path / "real", "Hopper-v5", **flags, real_ratio=1.0),
+    )
     (eager, _), *_ = run(mbpo, tmp_path / "eager", "Hopper-v5", **flags | {"compile": False})
     for tag in ("model/nll", "losses/qf_loss", "losses/actor_loss"):
-        assert [v for _, v in of_mbpo[0][0][tag][:5]] == pytest.approx([v for _, v in eager[tag][:5]], rel=1e-3), tag
+        assert [v for _, v in of_mbpo[0][0][tag][:5]] == pytest.approx(
+            [v for _, v in eager[tag][:5]], rel=1e-3
+        ), tag
 
 
-def test_compiled_updates_can_be_cuda_graphs(monkeypatch):
-    """A CUDA graph reads and writes where it was recorded: all that an update writes to, and all that it reads but for the batch
-    and the noise, must be known to torch.compile as tensors whose address is fixed. (Looked at on the CPU, without code.)"""
+def test_compiled_updates_can_be_cuda_graphs():
+    """A CUDA graph reads and writes where it was recorded: all that an update writes to, and all that it
+    reads but for the batch
+    and the noise, must be known to torch.compile as tensors whose address is fixed. (Looked at on the CPU,
+    without code.)"""
     from torch._inductor.compile_fx import compile_fx
 
     torch._dynamo.reset()  # what other tests compiled
-    graphs, compile = [], torch.compile
+    graphs = []
 
     def record(graph, inputs, **kwargs):
         copies = [node for node in graph.graph.nodes if node.target is torch.ops.aten.copy_.default]
@@ -94,22 +100,28 @@ def test_compiled_updates_can_be_cuda_graphs(monkeypatch):
         return graph
 
     backend = partial(compile_fx, inner_compile=record)
-    monkeypatch.setattr(torch, "compile", lambda function, fullgraph, mode: compile(function, fullgraph=fullgraph, backend=backend))
-    args = make_args(ftfl, compile=True, num_seeds=2)
-    rng = ftfl.make_rng(args, 0)
-    agent, model = ftfl.SAC(rng, 4, 3, args), ftfl.Ensemble(rng, 4, 3, args)
+    args = make_args(ftfl, num_seeds=2)
+    agent, model = ftfl.SAC(4, 3, args), ftfl.Ensemble(4, 3, args)
+    torch._dynamo.config.trace_autograd_ops = True
+    for part in (agent, model):
+        part.update = torch.compile(part.update, fullgraph=True, backend=backend)
     batch = random_batch(2, 32, 4, 3, module=ftfl)
-    # By torch's own patch: a monkeypatch of its settings hides them from later tests, instead of putting them back.
+    # By torch's own patch: a monkeypatch of its settings hides them from later tests, instead of putting them
+    # back.
     with torch._functorch.config.patch(enable_autograd_cache=False):
         agent.update(batch, torch.randn(2, 2, 32, 3))
         addresses = {name: x.data_ptr() for name, x in model.named_buffers()}
-        model.update_normalizer(ftfl.Batch(*(x.unsqueeze(1) for x in batch)))
+        model.fit_normalizers(ftfl.Batch(*(x.unsqueeze(1) for x in batch)))
         assert addresses == {name: x.data_ptr() for name, x in model.named_buffers()}
         model.update(ftfl.Batch(*(torch.stack([x] * 7, 1) for x in batch)))
 
     (sac_written, sac_fixed, sac_moving), (model_written, model_fixed, model_moving) = graphs
-    parameters = sum(len(optimizer.params) for optimizer in (agent.actor_optimizer, agent.q_optimizer, agent.a_optimizer))
-    assert len(sac_written) == 4 * parameters + 6, "each parameter, its two moments and its step; and the target critics"
+    parameters = sum(
+        len(optimizer.params) for optimizer in (agent.actor_optimizer, agent.q_optimizer, agent.a_optimizer)
+    )
+    assert len(sac_written) == 4 * parameters + 6, (
+        "each parameter, its two moments and its step; and the target critics"
+    )
     assert len(model_written) == 4 * len(model.optimizer.params)
     assert sac_written <= sac_fixed and model_written <= model_fixed
     assert sorted(sac_moving) == sorted([*(tuple(x.shape) for x in batch), (2, 2, 32, 3)])

@@ -1,21 +1,32 @@
-"""Each script learns: InvertedPendulum, from a random policy's return to at least five times that, in about a minute."""
+"""Each script learns: InvertedPendulum, from a random policy's return to at least five times that, in about a
+minute."""
 
 import numpy as np
 import pytest
+from conftest import read_scalars
 
 import ftfl
 import mbpo
 import sac
-from conftest import read_scalars
 
 # A pendulum that a random policy drops within 6 steps
-COMMON = {"env_id": "InvertedPendulum-v5", "learning_starts": 500, "hidden_dim": 64, "eval_interval": 500, "batch_size": 128}
+COMMON = {
+    "env_id": "InvertedPendulum-v5",
+    "learning_starts": 500,
+    "hidden_dim": 64,
+    "eval_interval": 500,
+    "batch_size": 128,
+}
 MODEL = {"model_hidden_dim": 64, "model_train_steps": 200, "rollouts_per_step": 50, "utd_ratio": 4, "actor_lr": 1e-3,
          "critic_lr": 1e-3, "total_timesteps": 1500}  # fmt: skip
-BUDGETS = {sac: {"total_timesteps": 4000, "actor_lr": 1e-3, "critic_lr": 1e-3}, mbpo: MODEL, ftfl: MODEL}
+BUDGETS = {
+    sac: {"utd_ratio": 1, "total_timesteps": 4000, "actor_lr": 1e-3, "critic_lr": 1e-3},
+    mbpo: MODEL,
+    ftfl: MODEL,
+}
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_it_learns(script, seed, tmp_path):
     args = script.Args(**COMMON | BUDGETS[script], seed=seed, eval_episodes=5, run_dir=str(tmp_path))
     scalars = read_scalars(script.main(args)[0])

@@ -1,27 +1,40 @@
-"""The ensemble: targets and their inverse, bootstraps, holdout, elites, normalizers, rollouts, the mix of a batch."""
+"""The ensemble: targets and their inverse, bootstraps, holdout, elites, normalizers, rollouts, the mix of a
+batch."""
 
 import numpy as np
 import pytest
 import torch
+from conftest import (
+    NEEDS_COMPILER,
+    compiled,
+    filled_buffer,
+    make_args,
+    random_batch,
+    read_checkpoint,
+    read_scalars,
+)
 
 import ftfl
 import mbpo
-from conftest import NEEDS_COMPILER, filled_buffer, make_args, random_batch, read_scalars
 
 OBS, ACT = 4, 2
-GROUPS = np.array(["position", "velocity", "velocity", "position"])
 SWITCHES = [(normalized, state) for normalized in (True, False) for state in ("direct", "residual")]
 
 
 def make_model(module, num_seeds=1, rows=100, batch=None, **flags):
-    """A model with fitted normalizers, the buffer, and its (train, holdout) rows."""
+    """A model with fitted normalizers, the buffer, its (train, holdout) rows and the flags."""
     args = make_args(module, num_seeds=num_seeds, **flags)
+    torch.manual_seed(1)
     buffer = filled_buffer(module, batch or random_batch(num_seeds, rows, OBS, ACT, module=module))
-    rng = module.make_rng(args, module.MODEL_STREAM)
-    model = module.Ensemble(rng, OBS, ACT, args)
-    rows = module.split_rows(module.draw_holdout(rng, buffer.capacity), buffer.size)
-    model.update_normalizer(buffer.sample(rows[0].unsqueeze(1)))
-    return model, buffer, rows, rng, args
+    model = module.Ensemble(OBS, ACT, args)
+    rows = module.split_rows(args, buffer.size)
+    model.fit_normalizers(buffer.sample(rows[0].unsqueeze(1)))
+    return model, buffer, rows, args
+
+
+def in_order_of_evaluation(rows):
+    """evaluate_model looks at the held-out rows in an order of its own, always the same one."""
+    return rows[:, torch.randperm(rows.shape[1], generator=torch.Generator().manual_seed(0))]
 
 
 def odd_scales_batch(module, rows=200):
@@ -59,15 +72,35 @@ def test_targets_pushed_back_give_the_transition(normalized, state):
 
 
 def test_a_nearly_constant_dimension_keeps_its_unit(model_script):
-    """Scaled by its tiny spread, the first step away from the constant would be an input, or an error, of thousands."""
+    """Scaled by its tiny spread, the first step away from the constant would be an input, or an error, of
+    thousands."""
     batch = odd_scales_batch(model_script)
     batch.obs[..., 3] += 1e-6 * torch.randn(2, 200)
     model, *_ = make_model(model_script, 2, batch=batch)
     assert (model.input_std[..., 3] == 1).all() and (model.input_std[..., :3] != 1).all()
     assert torch.allclose(model.input_mean[..., 3], torch.tensor(7.3))
     if model_script is ftfl:
-        assert (model.target_std[..., 3] == 1).all()
-        assert (model.target_std[1, ..., -1] == 1).all() and (model.target_std[0, ..., -1] < 0.1).all()
+        assert (model.target_std[..., 3] == 0).all(), "0: constant so far"
+        assert (model.target_std[1, ..., -1] == 0).all() and (0 < model.target_std[0, ..., -1]).all()
+        batch = module_batch(ftfl, batch)
+        assert model.targets(batch)[..., 3].abs().max() < 1e-4, "divided by 1, not by next to nothing"
+
+
+def module_batch(module, batch):
+    return module.Batch(*(x.unsqueeze(1) for x in batch))
+
+
+@pytest.mark.parametrize("state", ["direct", "residual"])
+def test_what_has_been_constant_so_far_is_imagined_as_its_mean_exactly(state):
+    """No reward that nobody has seen, and no noise on a coordinate that has never moved."""
+    batch = odd_scales_batch(ftfl)
+    batch.rewards[0], batch.rewards[1] = 0.0, 0.25
+    model, buffer, _, args = make_model(ftfl, 2, batch=batch, next_state_prediction=state)
+    rows = batch.obs[:, :50]
+    next_obs, rewards = model.sample(rows, torch.zeros(2, 50, ACT))
+    assert (rewards[0] == 0).all() and torch.allclose(rewards[1], torch.tensor(0.25), atol=1e-7)
+    assert torch.allclose(next_obs[..., 3], torch.tensor(7.3), atol=1e-5)
+    assert (next_obs[..., 0] - rows[..., 0]).std() > 0, "what has moved is predicted"
 
 
 def test_mbpos_targets_are_state_change_and_reward_last():
@@ -82,10 +115,13 @@ def test_mbpos_targets_are_state_change_and_reward_last():
 @pytest.mark.parametrize("module,switches", [(mbpo, {})] + [
     (ftfl, {"target_normalization": n, "next_state_prediction": s}) for n, s in SWITCHES])  # fmt: skip
 def test_a_perfect_model_imagines_real_transitions(module, switches):
-    """Networks that output the targets of a known dynamics, with hardly any variance: imagined steps are the real ones."""
+    """Networks that output the targets of a known dynamics, with hardly any variance: imagined steps are the
+    real ones."""
     batch = random_batch(2, 100, OBS, ACT, module=module)
     batch = batch._replace(next_obs=0.5 * batch.obs + 1, rewards=batch.obs[..., 0] * 3)
-    model, buffer, rows, rng, args = make_model(module, 2, batch=batch, **switches)
+    model, buffer, rows, args = make_model(
+        module, 2, batch=batch, rollouts_per_step=30, rollout_schedule="2:2:0:1", **switches
+    )
 
     def perfect(obs, actions):
         next_obs, rewards = 0.5 * obs + 1, obs[..., 0] * 3
@@ -93,9 +129,10 @@ def test_a_perfect_model_imagines_real_transitions(module, switches):
         return (x.expand(-1, args.ensemble_size, -1, -1) for x in (mean, torch.full_like(mean, -30.0)))
 
     model.forward = perfect
-    agent = module.SAC(module.make_rng(args, 0), OBS, ACT, args)
-    synthetic = module.ReplayBuffer(2, 60, OBS, ACT, "cpu")
-    module.imagine(agent, model, buffer, synthetic, lambda s: s[..., 0] > 1.2, 2, 30, rng)
+    agent = module.SAC(OBS, ACT, args)
+    synthetic = module.ReplayBuffer(2, 60, OBS, ACT)
+    last = module.imagine(agent, model, buffer, synthetic, lambda s: s[..., 0] > 1.2, 0, args)
+    assert torch.equal(last.next_obs, synthetic.data.next_obs[:, 30:]), "the last step is what is returned"
     obs, actions, rewards, next_obs, terminations = synthetic.data
     assert synthetic.size == 60
     assert torch.allclose(next_obs, 0.5 * obs + 1, atol=1e-4)
@@ -109,10 +146,10 @@ def test_a_perfect_model_imagines_real_transitions(module, switches):
 
 def test_no_rollout_goes_on_after_a_terminal_state(model_script):
     module = model_script
-    model, buffer, _, rng, args = make_model(module, 2)
-    agent = module.SAC(module.make_rng(args, 0), OBS, ACT, args)
-    synthetic = module.ReplayBuffer(2, 3 * 40, OBS, ACT, "cpu")
-    module.imagine(agent, model, buffer, synthetic, lambda s: s[..., 1] > 0, 3, 40, rng)
+    model, buffer, _, args = make_model(module, 2, rollouts_per_step=40, rollout_schedule="3:3:0:1")
+    agent = module.SAC(OBS, ACT, args)
+    synthetic = module.ReplayBuffer(2, 3 * 40, OBS, ACT)
+    module.imagine(agent, model, buffer, synthetic, lambda s: s[..., 1] > 0, 0, args)
     assert synthetic.size == 120
     ended = synthetic.data.terminations.bool()
     assert ended.any() and not ended.all()
@@ -126,75 +163,83 @@ def test_no_rollout_goes_on_after_a_terminal_state(model_script):
 
 def test_rollouts_sample_the_predicted_gaussian_of_random_elites(model_script):
     module = model_script
-    model, buffer, _, rng, args = make_model(module, num_seeds=2)
-    model.elites = torch.tensor([[1, 3, 4, 5, 6], [6, 0, 2, 1, 3]])
+    model, buffer, _, args = make_model(module, num_seeds=2)
+    model.elites[:] = torch.tensor([[1, 3, 4, 5, 6], [6, 0, 2, 1, 3]])
 
-    def forward(obs, actions):  # network i predicts 100 i + the first number of its row, with std 0.5, in the model's own units
-        mean = (100 * torch.arange(7.0).view(7, 1, 1) + obs[..., :1]).expand(*obs.shape[:-1], OBS + 1)
+    def forward(
+        obs, actions
+    ):  # network i predicts 100 i + the first number of its row, with std 0.5, in the model's own units
+        mean = (100 * torch.arange(7.0).view(7, 1, 1) + obs[..., :1]).expand(2, 7, obs.shape[2], OBS + 1)
         return mean, torch.full_like(mean, 2 * np.log(0.5))
 
     model.forward = forward
     model.to_transition = lambda obs, targets: (targets[..., :-1], targets[..., -1])
     rows = 20 * torch.rand(2, 5003, OBS) - 10
-    next_obs, rewards = model.sample(rows, torch.zeros(2, 5003, ACT), rng)
+    next_obs, rewards = model.sample(rows, torch.zeros(2, 5003, ACT))
     network = (rewards / 100).round()
     for k in range(2):
         counts = np.bincount(network[k].int(), minlength=7)
-        assert counts[model.elites[k]] == pytest.approx(1000, abs=2) and counts.sum() == 5003
-    assert torch.equal((next_obs / 100).round(), network.unsqueeze(-1).expand(-1, -1, OBS)), "one elite per row"
+        assert counts[model.elites[k]] == pytest.approx(1000, abs=150) and counts.sum() == 5003
+    assert torch.equal((next_obs / 100).round(), network.unsqueeze(-1).expand(-1, -1, OBS)), (
+        "one elite per row"
+    )
     noise = next_obs - 100 * network.unsqueeze(-1) - rows[..., :1]
-    assert noise.std().item() == pytest.approx(0.5, rel=0.05) and noise.abs().max() < 4, "each row gets its own prediction"
+    assert noise.std().item() == pytest.approx(0.5, rel=0.05) and noise.abs().max() < 4, (
+        "each row gets its own prediction"
+    )
     assert abs(noise.mean().item()) < 0.02
     # Whichever row, any elite: also where there are fewer rows than elites, or not a multiple
-    few = torch.stack([(model.sample(rows[:, :6], torch.zeros(2, 6, ACT), rng)[1] / 100).round() for _ in range(500)])
+    few = torch.stack(
+        [(model.sample(rows[:, :6], torch.zeros(2, 6, ACT))[1] / 100).round() for _ in range(500)]
+    )
     for row in range(6):
         assert np.bincount(few[:, 0, row].int())[[1, 3, 4, 5, 6]] == pytest.approx(100, abs=45)
 
 
 def test_holdout_rows_are_a_fifth_drawn_once_for_life(model_script):
-    module = model_script
-    args = make_args(module, num_seeds=3)
-    short, long = (module.draw_holdout(module.make_rng(args, module.HOLDOUT_STREAM), size) for size in (1000, 2003))
-    assert torch.equal(short, long[:, :1000]), "a row's mark must not depend on how many follow"
-    assert not torch.equal(short[0], short[1])
-    assert short.view(3, 200, 5).sum(-1).eq(1).all()
-    assert all(short[:, i::5].float().mean() == pytest.approx(0.2, abs=0.06) for i in range(5)), "at random in a block"
-    before = [set(rows.tolist()) for rows in module.split_rows(long, 500)[1]]
-    train_rows, holdout_rows = module.split_rows(long, 1003)
+    args = make_args(model_script, num_seeds=3)
+    before = [set(rows.tolist()) for rows in model_script.split_rows(args, 500)[1]]
+    torch.manual_seed(7)
+    train_rows, holdout_rows = model_script.split_rows(args, 1003)
+    drawn_after = torch.rand(1)
+    torch.manual_seed(7)
+    assert torch.equal(torch.rand(1), drawn_after), "with random numbers of its own"
     assert train_rows.shape == (3, 800) and holdout_rows.shape == (3, 200)
     for k in range(3):
         assert before[k] <= set(holdout_rows[k].tolist()), "once held out, always held out"
         assert sorted(train_rows[k].tolist() + holdout_rows[k].tolist()) == list(range(1000))
-        assert long[k, holdout_rows[k]].all()
+        assert (holdout_rows[k] // 5).tolist() == list(range(200)), "one row in each block of five"
+    assert not torch.equal(holdout_rows[0], holdout_rows[1])
+    places = np.bincount((holdout_rows % 5).flatten())
+    assert places == pytest.approx(120, abs=40), "at random in a block"
+    other = model_script.split_rows(make_args(model_script, num_seeds=3, seed=2), 1003)[1]
+    assert not torch.equal(other, holdout_rows)
 
 
 def test_each_network_trains_on_its_own_bootstrap_and_never_on_holdout_rows(model_script):
-    module = model_script
-    model, buffer, (train_rows, holdout_rows), rng, args = make_model(module, 2, rows=500)
-    bootstrap = module.bootstrap_rows(train_rows, 7, rng)
-    assert bootstrap.shape == (2, 7, 400)
-    for k in range(2):
-        for network in bootstrap[k]:  # with replacement, a share of 1 - 1/e = 63 % of the rows is drawn
-            assert 0.55 < len(network.unique()) / 400 < 0.71
-        assert len({tuple(network.tolist()) for network in bootstrap[k]}) == 7
-
+    flags = {"model_train_steps": 300, "model_batch_size": 32}
+    model, buffer, (train_rows, holdout_rows), args = make_model(model_script, 2, rows=500, **flags)
     seen, sample = [], buffer.sample
     buffer.sample = lambda rows: (seen.append(rows), sample(rows))[1]
-    module.train_model(model, buffer, bootstrap, 100, 16, rng)
-    seen = torch.cat(seen, -1)  # (2, 7, 100 * 16)
-    assert seen.shape == (2, 7, 1600)
+    model_script.train_model(model, buffer, args)
+    assert torch.equal(seen[0].squeeze(1), train_rows)
+    assert torch.equal(seen[-1].squeeze(1).sort(1).values, holdout_rows)
+    seen = torch.cat(seen[1:-1], -1)  # (2, 7, 300 * 32)
+    assert seen.shape == (2, 7, 9600)
     for k in range(2):
-        assert not set(seen[k].flatten().tolist()) & set(holdout_rows[k].tolist())
-        for network in range(7):
-            drawn, own = set(seen[k, network].tolist()), set(bootstrap[k, network].tolist())
-            assert drawn <= own and len(drawn) > 0.9 * len(own)
+        drawn = [set(network.tolist()) for network in seen[k]]
+        assert not set().union(*drawn) & set(holdout_rows[k].tolist())
+        assert set().union(*drawn) <= set(train_rows[k].tolist())
+        for network in drawn:  # with replacement, a share of 1 - 1/e = 63 % of the rows is in a bootstrap
+            assert 0.55 < len(network) / 400 < 0.71
+        assert len({frozenset(network) for network in drawn}) == 7
     assert not torch.equal(seen[0, 0], seen[0, 1]) and not torch.equal(seen[0, 0], seen[1, 0])
 
 
 def test_normalizers_come_from_the_training_rows_alone(model_script):
     module = model_script
     batch = random_batch(2, 100, OBS, ACT, module=module)
-    model, buffer, (train_rows, holdout_rows), *_ = make_model(module, 2, batch=batch)
+    model, buffer, (train_rows, holdout_rows), _ = make_model(module, 2, batch=batch)
     for k in range(2):
         inputs = torch.cat([batch.obs, batch.actions], -1)[k, train_rows[k]]
         assert torch.allclose(model.input_mean[k].flatten(), inputs.mean(0), atol=1e-5)
@@ -206,34 +251,35 @@ def test_normalizers_come_from_the_training_rows_alone(model_script):
     # Fitted again on other data, nothing of the first fit is left
     if module is ftfl:
         shifted = batch._replace(rewards=50 + 3 * batch.rewards)
-        model.update_normalizer(module.Batch(*(x.unsqueeze(1) for x in shifted)))
+        model.fit_normalizers(module.Batch(*(x.unsqueeze(1) for x in shifted)))
         assert torch.allclose(model.target_mean[..., -1].flatten(), shifted.rewards.mean(1))
         assert torch.allclose(model.target_std[..., -1].flatten(), shifted.rewards.std(1), rtol=1e-3)
 
 
 def test_elites_are_the_best_by_holdout_error_in_the_units_trained_in(model_script):
     module = model_script
-    model, buffer, (_, holdout_rows), _, args = make_model(module, 2, rows=300)
+    model, buffer, (_, holdout_rows), args = make_model(module, 2, rows=300)
     offsets = torch.tensor([[0.3, 0.9, 0.1, 0.7, 0.2, 0.8, 0.4], [0.9, 0.1, 0.2, 0.3, 0.8, 0.4, 0.5]])
 
     def forward(obs, actions):  # as if network i were off by its offset in every dimension
-        rows = buffer.sample(holdout_rows.unsqueeze(1))
+        rows = buffer.sample(in_order_of_evaluation(holdout_rows).unsqueeze(1))
         assert torch.equal(rows.obs, obs), "holdout rows, all of them, and no others"
         mean = model.targets(rows) + offsets[:, :, None, None]
         return mean, torch.zeros_like(mean)
 
     model.forward = forward
-    logs = module.evaluate_model(model, buffer, holdout_rows, GROUPS)
+    logs = module.evaluate_model(model, buffer, holdout_rows)
     assert [sorted(row) for row in model.elites.tolist()] == [[0, 2, 3, 4, 6], [1, 2, 3, 5, 6]]
-    assert torch.allclose(logs["model/holdout_mse"], offsets.square().mean(1))
+    assert torch.allclose(logs["model/holdout_mse"], offsets.square())
 
 
 @pytest.mark.parametrize("normalized,state", SWITCHES)
 def test_model_metrics_are_in_the_environments_units(normalized, state):
-    """A model off by a known amount in the environment's units gets the same numbers whatever its targets are."""
+    """A model off by a known amount in the environment's units gets the same numbers whatever its targets
+    are."""
     flags = {"target_normalization": normalized, "next_state_prediction": state}
     model, buffer, (_, holdout_rows), *_ = make_model(ftfl, 1, rows=300, **flags)
-    batch = buffer.sample(holdout_rows.unsqueeze(1))
+    batch = buffer.sample(in_order_of_evaluation(holdout_rows).unsqueeze(1))
     off = batch._replace(next_obs=batch.next_obs + 0.05, rewards=batch.rewards + 0.002)
     unit = model.target_std if normalized else torch.ones(1)
 
@@ -242,17 +288,44 @@ def test_model_metrics_are_in_the_environments_units(normalized, state):
         return mean, (2 * (0.01 / unit).log()).expand_as(mean)
 
     model.forward = forward
-    logs = ftfl.evaluate_model(model, buffer, holdout_rows, GROUPS)
-    assert logs["model/predicted_std"].item() == pytest.approx(0.01, rel=1e-4)
-    for group in ("position", "velocity", "reward"):
-        assert logs[f"model/predicted_variance_{group}"].item() == pytest.approx(0.01**2, rel=1e-4)
-    assert logs["model/predicted_variance_other"].isnan().item(), "no such dimension: nothing to log"
+    logs = ftfl.evaluate_model(model, buffer, holdout_rows)
+    assert logs["model/predicted_std"].mean().item() == pytest.approx(0.01, rel=1e-4)
+    assert logs["rewards/synthetic_std"].mean().item() == pytest.approx(0.01, rel=1e-4)
     reward_r2 = 1 - 0.002**2 / batch.rewards.var().item()
     assert logs["model/reward_r2"].item() == pytest.approx(reward_r2, rel=1e-3)
-    next_state_r2 = (1 - 0.05**2 / (batch.next_obs - batch.obs).var(2)).mean().item()
+    next_state_r2 = (1 - 0.05**2 / (batch.next_obs - batch.obs).var(2)).median().item()
     assert logs["model/next_state_r2"].item() == pytest.approx(next_state_r2, rel=1e-3)
-    assert logs["rewards/real"].item() == pytest.approx(batch.rewards.mean().item())
-    assert logs["rewards/synthetic"].item() == pytest.approx(batch.rewards.mean().item() + 0.002, rel=1e-3)
+    assert logs["rewards/real"].mean().item() == pytest.approx(batch.rewards.mean().item())
+    assert logs["rewards/synthetic"].mean().item() == pytest.approx(
+        batch.rewards.mean().item() + 0.002, rel=1e-3
+    )
+
+
+def test_one_bad_dimension_does_not_decide_next_state_r2_and_constant_ones_are_left_out():
+    batch = odd_scales_batch(ftfl)
+    model, buffer, (_, holdout_rows), _ = make_model(ftfl, 2, batch=batch)
+    real = buffer.sample(in_order_of_evaluation(holdout_rows).unsqueeze(1))
+    off = real._replace(next_obs=real.next_obs + torch.tensor([5.0, 0.01, 0.01, 0.0]), rewards=real.rewards)
+    model.forward = lambda obs, actions: (
+        (mean := model.targets(off).expand(-1, 7, -1, -1)),
+        torch.zeros_like(mean),
+    )
+    logs = ftfl.evaluate_model(model, buffer, holdout_rows)
+    assert (logs["model/next_state_r2"] > 0.9).all()
+    assert logs["model/reward_r2"][0] > 0.9 and logs["model/reward_r2"][1].isnan(), "nothing to explain"
+
+
+def test_the_initial_weights_are_mbpos(model_script):
+    """A normal of std 1 / (2 sqrt(fan-in)), truncated at two of these; no bias."""
+    model, *_ = make_model(model_script, 2, model_hidden_dim=100)
+    for layer, fan_in in zip(model.net[::2], [OBS + ACT, 100, 100, 100, 100], strict=True):
+        std = 0.5 * fan_in**-0.5
+        for weight in layer.weight.flatten(0, 1):  # of each network by itself
+            assert weight.abs().max() <= 2 * std + 1e-7
+            assert weight.std().item() == pytest.approx(0.88 * std, rel=0.1)  # what the truncation leaves
+        assert (layer.bias == 0).all()
+    heads = model.net[-1].weight
+    assert not torch.equal(heads[0, 0], heads[0, 1]) and not torch.equal(heads[0, 0], heads[1, 0])
 
 
 def test_log_variance_stays_between_its_bounds(model_script):
@@ -266,56 +339,63 @@ def test_log_variance_stays_between_its_bounds(model_script):
 
 def test_learned_bounds_move_and_fixed_ones_stay(model_script):
     for learned in (False, True):
-        model, buffer, (train_rows, _), rng, _ = make_model(model_script, learned_logvar_bounds=learned)
-        model_script.train_model(model, buffer, model_script.bootstrap_rows(train_rows, 7, rng), 20, 16, rng)
+        model, buffer, _, args = make_model(model_script, learned_logvar_bounds=learned, model_train_steps=20)
+        model_script.train_model(model, buffer, args)
         assert (model.max_logvar != 0.5).all().item() == learned
         assert (model.min_logvar != -10).all().item() == learned
 
 
 def test_weight_decay_is_on_weights_only_and_grows_with_depth(model_script):
     model, *_ = make_model(model_script)
-    decay = {id(p): decay for p, decay in zip(model.optimizer.params, model.optimizer.weight_decay, strict=True)}
-    assert [decay[id(layer.weight)] for layer in model.layers] == [2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4]
-    assert [decay[id(layer.bias)] for layer in model.layers] == [0] * 5
+    decay = {id(p): d for p, d in zip(model.optimizer.params, model.optimizer.weight_decay)}
+    assert [decay.get(id(layer.weight)) for layer in model.net[::2]] == [2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4]
+    assert not any(id(layer.bias) in decay for layer in model.net[::2])
+    assert len(model.optimizer.params) == 10
 
 
 @NEEDS_COMPILER
 def test_compiled_training_steps_are_the_eager_ones(model_script):
-    """Weight decay included (made large, and the same weights compared after 5 steps): torch 2.13 compiles `alpha` wrongly in
+    """Weight decay included (made large, and the same weights compared after 5 steps): torch 2.13 compiles
+    `alpha` wrongly in
     torch.add of a product of plain matrices. Ours are stacks of them, for which it is right."""
 
     def weights(compile):
-        model, buffer, (train_rows, _), rng, args = make_model(model_script, compile=compile, learned_logvar_bounds=True)
-        model.optimizer.weight_decay = [1.0] * 5 + [0.0] * 7
-        rows = model_script.bootstrap_rows(train_rows, 7, rng)
-        logs = model_script.train_model(model, buffer, rows, 5, 16, rng)
+        model, buffer, _, args = make_model(model_script, learned_logvar_bounds=True, model_train_steps=5)
+        model.optimizer.weight_decay = [1.0] * 5
+        if compile:
+            model.update = compiled(model.update)
+        logs = model_script.train_model(model, buffer, args)
         return list(model.parameters()), logs
 
-    (eager, eager_logs), (compiled, compiled_logs) = weights(False), weights(True)
-    for a, b in zip(eager, compiled, strict=True):
+    (eager, eager_logs), (graph, graph_logs) = weights(False), weights(True)
+    for a, b in zip(eager, graph, strict=True):
         assert torch.allclose(a, b, atol=2e-5), "of 5 steps of 3e-4"
-    for tag in eager_logs:
-        assert torch.allclose(eager_logs[tag], compiled_logs[tag], rtol=1e-4), tag
+    for tag in ("model/nll", "model/mse_loss", "model/variance_loss", "model/holdout_mse"):
+        assert torch.allclose(eager_logs[tag], graph_logs[tag], rtol=1e-4), tag
 
 
 def test_training_the_model_fits_mean_and_variance(model_script):
     """Linear dynamics with noise: the error falls to the noise, and the predicted std finds it."""
     module, noise = model_script, 0.1
     batch = random_batch(1, 2000, OBS, ACT, module=module)
-    batch = batch._replace(next_obs=batch.obs + 0.5 * batch.actions[..., :1] + noise * torch.randn(batch.obs.shape))
+    batch = batch._replace(
+        next_obs=batch.obs + 0.5 * batch.actions[..., :1] + noise * torch.randn(batch.obs.shape)
+    )
     batch = batch._replace(rewards=batch.obs[..., 0] + noise * torch.randn(1, 2000))
-    model, buffer, (train_rows, holdout_rows), rng, _ = make_model(module, batch=batch, model_hidden_dim=32, model_lr=3e-3)
-    before = module.evaluate_model(model, buffer, holdout_rows, GROUPS)
-    logs = module.train_model(model, buffer, module.bootstrap_rows(train_rows, 7, rng), 600, 64, rng)
-    after = module.evaluate_model(model, buffer, holdout_rows, GROUPS)
-    assert after["model/holdout_mse"] < 0.3 * before["model/holdout_mse"]
+    flags = {"model_hidden_dim": 32, "model_lr": 3e-3, "model_train_steps": 600, "model_batch_size": 64}
+    model, buffer, (_, holdout_rows), args = make_model(module, batch=batch, **flags)
+    before = module.evaluate_model(model, buffer, holdout_rows)
+    logs = module.train_model(model, buffer, args)
+    after = module.evaluate_model(model, buffer, holdout_rows)
+    assert after["model/holdout_mse"].mean() < 0.3 * before["model/holdout_mse"].mean()
     assert after["model/reward_r2"] > 0.9
-    assert after["model/predicted_std"].item() == pytest.approx(noise, rel=0.4)
+    assert after["model/predicted_std"].mean().item() == pytest.approx(noise, rel=0.4)
     assert torch.allclose(logs["model/nll"], logs["model/mse_loss"] + logs["model/variance_loss"])
 
 
 def test_five_percent_real_means_five_percent_real_rows(model_script, tmp_path, monkeypatch):
-    """Every batch that reaches an update, in a run: its real rows are in the replay buffer, the others are imagined."""
+    """Every batch that reaches an update, in a run: its real rows are in the replay buffer, the others are
+    imagined."""
     module, seen = model_script, []
     update = module.SAC.update
 
@@ -325,11 +405,12 @@ def test_five_percent_real_means_five_percent_real_rows(model_script, tmp_path, 
 
     monkeypatch.setattr(module.SAC, "update", spy)
     args = make_args(module, env_id="Hopper-v5", total_timesteps=70, learning_starts=60, num_seeds=2, utd_ratio=3,
-                     batch_size=100, save_buffer=True, run_dir=str(tmp_path))  # fmt: skip
+                     batch_size=100, run_dir=str(tmp_path))  # fmt: skip
     run_dirs = module.main(args)
     assert len(seen) == 11 * 3
-    for k, run_dir in enumerate(run_dirs):
-        real = {row.tobytes() for row in np.load(run_dir / "buffer.npz")["next_obs"]}
+    next_obs = read_checkpoint(run_dirs[0])["buffer"]["data"][3].numpy()
+    for k in range(2):
+        real = {row.tobytes() for row in next_obs[k]}
         shares = [np.mean([row.tobytes() in real for row in batch.next_obs[k].numpy()]) for batch in seen]
         assert shares == [0.05] * 33
 
@@ -338,70 +419,66 @@ def test_model_trains_at_its_interval_and_logs_every_tag(model_script, tmp_path)
     flags = {"total_timesteps": 120, "learning_starts": 60, "model_train_interval": 25, "eval_interval": 60}
     run_dirs = model_script.main(make_args(model_script, env_id="Hopper-v5", run_dir=str(tmp_path), **flags))
     scalars = read_scalars(run_dirs[0])
-    model_tags = ["nll", "mse_loss", "variance_loss", "holdout_mse", "predicted_std", "reward_r2", "next_state_r2"]
-    for tag in [f"model/{name}" for name in model_tags] + ["rewards/real", "rewards/synthetic"]:
+    model_tags = [
+        "nll",
+        "mse_loss",
+        "variance_loss",
+        "holdout_mse",
+        "predicted_std",
+        "reward_r2",
+        "next_state_r2",
+    ]
+    for tag in [f"model/{name}" for name in model_tags] + [
+        "rewards/real",
+        "rewards/synthetic",
+        "rewards/synthetic_std",
+    ]:
         assert [step for step, _ in scalars[tag]] == [60, 85, 110], tag
     losses = ["qf1_values", "qf2_values", "qf_loss", "actor_loss", "alpha", "alpha_loss"]
     assert all(len(scalars[f"losses/{name}"]) == 61 for name in losses)
     assert [step for step, _ in scalars["eval/episodic_return"]] == [60, 120]
-    assert {"charts/episodic_return", "charts/episodic_length", "critic/bias"} <= scalars.keys()
+    assert {
+        "charts/episodic_return",
+        "charts/episodic_length",
+        "eval/q_start",
+        "eval/discounted_return",
+    } <= scalars.keys()
 
 
-def test_rollout_length_follows_its_schedule(model_script):
-    length = model_script.rollout_length
-    assert [length("1:5:100:200", step) for step in (0, 100, 124, 125, 175, 199, 200, 999)] == [1, 1, 1, 2, 4, 4, 5, 5]
-    assert length("1:1:0:1", 0) == length("1:1:0:1", 10**6) == 1
-    assert length("5:1:0:4", 2) == 3
+@pytest.mark.parametrize(
+    "schedule,lengths",
+    [
+        ("1:5:100:200", {0: 1, 100: 1, 124: 1, 125: 2, 175: 4, 199: 4, 200: 5, 999: 5}),
+        # fmt: skip
+        ("1:1:0:1", {0: 1, 10**6: 1}),
+        ("5:1:0:4", {2: 3}),
+        ("1:15:20000:100000", {20000: 1, 60000: 8, 300000: 15}),
+    ],
+)
+def test_rollout_length_follows_its_schedule(model_script, schedule, lengths):
+    model, buffer, _, args = make_model(model_script, rollouts_per_step=2, rollout_schedule=schedule)
+    agent = model_script.SAC(OBS, ACT, args)
+    for step, length in lengths.items():
+        synthetic = model_script.ReplayBuffer(1, 50, OBS, ACT)
+        model_script.imagine(agent, model, buffer, synthetic, lambda s: s[..., 0] > 1e9, step, args)
+        assert synthetic.size == 2 * length, step
 
 
-def test_fit_buffer_trains_only_the_model_and_logs_against_gradient_steps(model_script, tmp_path, capsys):
-    batch = random_batch(1, 100, OBS, ACT)
-    np.savez(tmp_path / "buffer.npz", env_id="Some-v0", groups=GROUPS, **{name: x[0].numpy() for name, x in batch._asdict().items()})
-    flags = {"fit_buffer": str(tmp_path / "buffer.npz"), "model_train_steps": 25, "log_interval": 10, "num_seeds": 2}
-    run_dirs = model_script.main(make_args(model_script, run_dir=str(tmp_path / "runs"), **flags))
-    scalars = [read_scalars(run_dir) for run_dir in run_dirs]
-    for tag in ("model/nll", "model/reward_r2", "model/next_state_r2", "rewards/real", "rewards/synthetic"):
-        assert [step for step, _ in scalars[0][tag]] == [10, 20, 25]
-    assert "losses/qf_loss" not in scalars[0]
-    assert scalars[0]["model/nll"] != scalars[1]["model/nll"], "seeds of the study are independent fits"
-    assert "model/reward_r2" in capsys.readouterr().out
-
-
-def test_fit_buffer_continues_rather_than_restarts_between_logs(model_script, tmp_path):
-    """Logging more often must not change the fit."""
-    batch = random_batch(1, 100, OBS, ACT)
-    np.savez(tmp_path / "buffer.npz", env_id="Some-v0", groups=GROUPS, **{name: x[0].numpy() for name, x in batch._asdict().items()})
-    last = []
-    for interval in (5, 20):
-        flags = {"fit_buffer": str(tmp_path / "buffer.npz"), "model_train_steps": 20, "log_interval": interval}
-        run_dirs = model_script.main(make_args(model_script, run_dir=str(tmp_path / str(interval)), **flags))
-        last.append(read_scalars(run_dirs[0])["model/nll"][-1])
-    assert last[0] == last[1]
-
-
-def test_predicted_variances_are_those_of_their_group():
-    """Each dimension gets a variance of its own, so that a mixed-up group, or a reward taken from the wrong end, shows."""
-    model, buffer, (_, holdout_rows), *_ = make_model(mbpo)
-    variance = torch.tensor([1.0, 10.0, 30.0, 3.0, 100.0])  # position, velocity, velocity, position, reward
-
-    def forward(obs, actions):
-        mean = torch.zeros(1, 7, obs.shape[2], OBS + 1)
-        return mean, variance.log().expand_as(mean)
-
-    model.forward = forward
-    logs = mbpo.evaluate_model(model, buffer, holdout_rows, GROUPS)
-    found = {group: logs[f"model/predicted_variance_{group}"].item() for group in ("position", "velocity", "reward")}
-    assert found == pytest.approx({"position": 2, "velocity": 20, "reward": 100})
+def test_out_of_range_counts_what_lies_beyond_all_real_numbers(model_script):
+    real = torch.tensor([[[0.0, -1.0], [1.0, 1.0]], [[5.0, 5.0], [6.0, 6.0]]])  # (seeds, rows, obs)
+    imagined = torch.tensor([[[0.5, -2.0], [1.1, 1.0]], [[5.0, 5.5], [6.0, 0.0]]])
+    expected = [[[0, 1], [1, 0]], [[0, 0], [0, 1]]]
+    assert model_script.out_of_range(real, imagined).tolist() == expected
 
 
 def test_large_holdouts_are_judged_by_rows_that_keep_no_step_with_the_episodes(model_script):
-    """Episodes of 1,000 steps whose first steps alone are rewarded: the mean over the rows looked at is that over all."""
+    """Episodes of 1,000 steps whose first steps alone are rewarded: the mean over the rows looked at is that
+    over all."""
     rows = 200_000
     batch = random_batch(1, rows, OBS, ACT, module=model_script)
     batch = batch._replace(rewards=(torch.arange(rows) % 1000 < 5).float()[None])
     buffer, args = filled_buffer(model_script, batch), make_args(model_script)
-    model = model_script.Ensemble(model_script.make_rng(args, 2), OBS, ACT, args)
-    holdout = model_script.draw_holdout(model_script.make_rng(args, 3), rows)
-    _, holdout_rows = model_script.split_rows(holdout, rows)
-    logs = model_script.evaluate_model(model, buffer, holdout_rows, np.array(["position"] * OBS))
-    assert logs["rewards/real"].item() == pytest.approx(0.005, abs=0.003)  # 0.04 with an even stride
+    model = model_script.Ensemble(OBS, ACT, args)
+    _, holdout_rows = model_script.split_rows(args, rows)
+    logs = model_script.evaluate_model(model, buffer, holdout_rows)
+    assert logs["rewards/real"].mean().item() == pytest.approx(0.005, abs=0.003)  # 0.04 with an even stride
