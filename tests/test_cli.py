@@ -1,15 +1,19 @@
-"""The command line: bad input gets one clear line and exit code 2, before the first step and with nothing written."""
+"""The command line: bad input gets one clear line and exit code 2, before the first step, with nothing written."""
 
+import dataclasses
+import inspect
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
+import textwrap
+from importlib.metadata import version
 
-import numpy as np
 import pytest
 import torch
-
-import sac
-from conftest import ROOT, make_args, random_batch, read_scalars
+from conftest import ROOT, make_args, read_scalars
 
 BAD = [
     ({"env_id": "Nonsense-v0"}, "--env-id"),
@@ -19,8 +23,12 @@ BAD = [
     ({"env_id": "DiscreteActions-v0"}, "continuous"),
     ({"env_id": "Pixels-v0"}, "pixels"),
     ({"env_id": "FloatPixels-v0"}, "pixels"),
+    ({"env_id": "dm_control/lqr-lqr_2_1-v0"}, "bounded"),
     ({"num_seeds": 0}, "--num-seeds"),
     ({"seed": -1}, "--seed"),
+    ({"seed": 2**32}, "--seed"),
+    ({"seed": 2**32 - 1, "num_seeds": 2}, "--seed"),  # the second seed would be 2^32
+    ({"num_seeds": 2**32}, "seed"),
     ({"total_timesteps": 0}, "--total-timesteps"),
     ({"learning_starts": 0}, "--learning-starts"),
     ({"learning_starts": 501}, "--learning-starts"),
@@ -28,6 +36,7 @@ BAD = [
     ({"utd_ratio": -3}, "--utd-ratio"),
     ({"eval_episodes": 0}, "--eval-episodes"),
     ({"num_threads": 0}, "--num-threads"),
+    ({"num_threads": os.cpu_count() + 1}, "--num-threads"),
     ({"gamma": 1.5}, "--gamma"),
     ({"gamma": float("nan")}, "--gamma"),
     ({"tau": -0.1}, "--tau"),
@@ -37,29 +46,44 @@ BAD = [
     ({"device": "cuda:77"}, "--device"),
     ({"run_dir": "/dev/null/runs"}, "--run-dir"),
     ({"run_dir": "/proc/runs"}, "--run-dir"),
-    ({"evaluate": "/nonexistent/agent.pt"}, "--evaluate"),
-    ({"capture_video": True}, "MUJOCO_GL"),  # the tests run with MUJOCO_GL=disable
+    ({"resume": "/nonexistent"}, "--resume"),
 ]
 BAD_MODEL = [
     ({"env_id": "Scripted-v0"}, "termination_rule"),
+    ({"env_id": "InvertedDoublePendulum-v5"}, "termination_rule"),
     ({"real_ratio": 1.01}, "--real-ratio"),
     ({"real_ratio": -0.5}, "--real-ratio"),
+    ({"real_ratio": 0.01, "batch_size": 20}, "--real-ratio"),  # rounds to no real row,
+    ({"real_ratio": 0.99, "batch_size": 20}, "--real-ratio"),  # and this to no synthetic one
     ({"ensemble_size": 0}, "--ensemble-size"),
     ({"num_elites": 8}, "--num-elites"),
     ({"model_train_steps": 0}, "--model-train-steps"),
     ({"rollouts_per_step": 0}, "--rollouts-per-step"),
-    ({"synthetic_buffer_size": 5}, "--synthetic-buffer-size"),
+    ({"synthetic_buffer_size": 9, "rollouts_per_step": 10}, "--synthetic-buffer-size"),
+    (
+        {"synthetic_buffer_size": 49, "rollouts_per_step": 10, "rollout_schedule": "1:5:0:9"},
+        "--synthetic-buffer-size",
+    ),
+    (
+        {"synthetic_buffer_size": 49, "rollouts_per_step": 10, "rollout_schedule": "5:1:0:9"},
+        "--synthetic-buffer-size",
+    ),
     ({"learning_starts": 9}, "--learning-starts"),
     ({"rollout_schedule": "1:2:3"}, "--rollout-schedule"),
     ({"rollout_schedule": "1:2:x:4"}, "--rollout-schedule"),
     ({"rollout_schedule": "0:2:3:4"}, "--rollout-schedule"),
     ({"rollout_schedule": "1:2:4:4"}, "--rollout-schedule"),
-    ({"fit_buffer": "/nonexistent/buffer.npz"}, "--fit-buffer"),
 ]
 
 
 def assert_refused(script, flags, names, tmp_path, capsys):
-    flags = {"env_id": "Hopper-v5", "total_timesteps": 500, "learning_starts": 100, "run_dir": str(tmp_path / "runs")} | flags
+    run_dir = tmp_path / "runs"
+    flags = {
+        "env_id": "Hopper-v5",
+        "total_timesteps": 500,
+        "learning_starts": 100,
+        "run_dir": str(run_dir),
+    } | flags
     with pytest.raises(SystemExit) as error:
         script.main(make_args(script, **flags))
     captured = capsys.readouterr()
@@ -67,7 +91,7 @@ def assert_refused(script, flags, names, tmp_path, capsys):
     assert error.value.code == 2
     assert len(lines) == 1 and lines[0].startswith("error: ") and names in lines[0], captured.err
     assert captured.out == ""
-    assert not (tmp_path / "runs").exists(), "nothing may be written"
+    assert not run_dir.exists(), "nothing may be written"
 
 
 @pytest.mark.parametrize("flags,names", BAD, ids=str)
@@ -75,110 +99,152 @@ def test_bad_input(script, flags, names, tmp_path, capsys):
     assert_refused(script, flags, names, tmp_path, capsys)
 
 
-def test_compiling_without_a_compiler(script, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert_refused(script, {"compile": True}, "--compile", tmp_path, capsys)
-
-
 @pytest.mark.parametrize("flags,names", BAD_MODEL, ids=str)
 def test_bad_input_for_the_model(model_script, flags, names, tmp_path, capsys):
     assert_refused(model_script, flags, names, tmp_path, capsys)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a file of ours", b"PK\x03\x04truncated"])
-def test_unreadable_files(model_script, content, tmp_path, capsys):
-    (tmp_path / "file").write_bytes(content)
-    for flag in ("fit_buffer", "evaluate"):
-        assert_refused(model_script, {flag: str(tmp_path / "file")}, flag.replace("_", "-"), tmp_path, capsys)
+def test_compiling_without_a_compiler(script, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert_refused(script, {"compile": True}, "--compile", tmp_path, capsys)
 
 
-def test_a_buffer_with_code_or_with_other_contents_is_refused(model_script, tmp_path, capsys):
-    class Payload:
-        def __reduce__(self):
-            return (tmp_path.joinpath("ran").write_text, ("x",))
-
-    np.savez(tmp_path / "code.npz", obs=np.array([Payload()], dtype=object))
-    torch.save({"agent": Payload()}, tmp_path / "code.pt")
-    np.savez(tmp_path / "other.npz", weights=np.zeros(3))
-    rows = random_batch(1, 20, 3, 1)._asdict()
-    ragged = {name: x[0].numpy() for name, x in rows.items()} | {"actions": np.zeros((7, 1))}
-    np.savez(tmp_path / "ragged.npz", env_id="Hopper-v5", **ragged)
-    for name in ("code.npz", "other.npz", "ragged.npz"):
-        assert_refused(model_script, {"fit_buffer": str(tmp_path / name)}, "--fit-buffer", tmp_path, capsys)
-    assert_refused(model_script, {"evaluate": str(tmp_path / "code.pt")}, "--evaluate", tmp_path, capsys)
-    assert not (tmp_path / "ran").exists()
-
-
-def run_script(*arguments, name="sac"):
-    command = [sys.executable, str(ROOT / f"{name}.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-def test_from_the_shell(script):
-    """The flags as typed: help that lists every flag with its explanation, and exit code 2 without a traceback."""
-    name = script.__name__
-    done = run_script("--help", name=name)
-    assert done.returncode == 0
-    for flag in vars(script.Args()):
-        assert "--" + flag.replace("_", "-") in done.stdout
-    for arguments in (["--gamma", "2"], ["--gamma", "high"], ["--no-such-flag"], ["--env-id", "Nonsense-v0"]):
-        done = run_script(*arguments, name=name)
-        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-
-
-def test_unwritable_run_dir_is_found_before_the_first_step(script, tmp_path, capsys):
+def test_a_run_dir_inside_a_file(script, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert_refused(script, {"run_dir": str(tmp_path / "file" / "runs")}, "--run-dir", tmp_path, capsys)
 
 
-def test_flags_are_stored_and_runs_never_share_a_directory(script, tmp_path):
-    flags = {"env_id": "Hopper-v5", "total_timesteps": 20, "learning_starts": 20, "run_dir": str(tmp_path), "num_seeds": 2}
-    run_dirs = [d for _ in range(3) for d in script.main(make_args(script, **flags))]
-    assert len(set(run_dirs)) == 6 and all(d.parent == tmp_path for d in run_dirs)
-    for run_dir, seed in zip(run_dirs, [1, 2] * 3):
+@pytest.mark.parametrize("content", [b"", b"not a file of ours", b"PK\x03\x04truncated"])
+def test_a_checkpoint_that_is_none(script, content, tmp_path, capsys):
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    assert_refused(script, {"resume": str(tmp_path)}, "--resume", tmp_path, capsys)
+
+
+def test_a_checkpoint_with_code_or_with_other_contents(script, tmp_path, capsys):
+    class Payload:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").write_text, ("x",))
+
+    for content in ({"agent": Payload()}, {"weights": torch.zeros(3)}, [1, 2], {"script": "other"}):
+        torch.save(content, tmp_path / "checkpoint.pt")
+        assert_refused(script, {"resume": str(tmp_path)}, "--resume", tmp_path, capsys)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [{"real_ratio": 0.0}, {"real_ratio": 1.0}, {"real_ratio": 0.05, "batch_size": 20}]
+)
+def test_the_real_ratios_that_are_allowed(model_script, flags):
+    args = make_args(model_script, env_id="Hopper-v5", device="cpu", **flags)
+    assert model_script.check_args(args).type == "cpu"
+
+
+def shell(*command, **options):
+    command = [sys.executable, *map(str, command)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_help(script):
+    """A short header, the flags in groups, and every flag with its explanation."""
+    done = shell(ROOT / f"{script.__name__}.py", "--help", env=os.environ | {"COLUMNS": "100"})
+    assert done.returncode == 0
+    header, boxes = done.stdout.split("╭", 1)
+    header = [line for paragraph in header.splitlines() for line in textwrap.wrap(paragraph, 110)]
+    assert 3 <= len(header) <= 10 and script.__doc__.splitlines()[0] in " ".join(header)
+    groups = re.findall(r"─ (\w+) options ─", boxes)
+    assert groups == [group.__name__[:-4] for group in script.Args.__bases__]
+    flat = " ".join(boxes.replace("│", " ").split())
+    for group in script.Args.__bases__:
+        source = inspect.getsource(group)
+        for field in dataclasses.fields(group):
+            flag = "--" + field.name.replace("_", "-")
+            explanation = re.search(rf"^    {field.name}: .*?  # (.*)$", source, re.M).group(1)
+            assert len(explanation) > 10
+            shown = flat.split(f" {flag} ")[1] if f" {flag} " in flat else flat.split(f" {flag}, ")[1]
+            assert explanation in shown[: len(explanation) + 150], flag
+
+
+def test_typed_flags(script):
+    """Exit code 2 without a traceback, and a line that names the flag."""
+    bad = [["--gamma", "2"], ["--gamma", "high"], ["--no-such-flag"], ["--env-id", "Nonsense-v0"]]
+    for arguments in bad:
+        done = shell(ROOT / f"{script.__name__}.py", *arguments)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        assert arguments[0] in done.stderr
+
+
+def test_parsed_flags(script):
+    args = script.parse_args(["--env-id", "Hopper", "--num-seeds", "3", "--env-workers", "--gamma", "0.5"])
+    assert (args.env_id, args.num_seeds, args.env_workers, args.gamma) == ("Hopper", 3, True, 0.5)
+    assert vars(script.parse_args([])) == vars(script.Args())
+    assert args.utd_ratio == 20
+
+
+def test_memory_that_is_not_there_is_one_line(script, tmp_path):
+    run_dir = tmp_path / "runs"
+    flags = ["--env-id", "Hopper-v5", "--total-timesteps", 10**12, "--run-dir", run_dir]
+    done = shell(ROOT / f"{script.__name__}.py", *flags)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), (
+        done.stderr
+    )
+    assert "memory" in done.stderr and done.stdout == "" and not run_dir.exists()
+
+
+def test_a_bug_keeps_its_traceback(script, tmp_path):
+    """Only errors of the machine become one line."""
+    text = (ROOT / f"{script.__name__}.py").read_text()
+    old = "    device, signals = check_args(args), []\n"
+    assert old in text
+    (tmp_path / "broken.py").write_text(text.replace(old, '    raise RuntimeError("a shape is wrong")\n'))
+    done = shell(tmp_path / "broken.py")
+    assert done.returncode == 1 and "Traceback" in done.stderr and "a shape is wrong" in done.stderr
+
+
+def test_a_finished_run(script, tmp_path, capsys):
+    """One line per seed says where it is and what it earned; flags and versions are stored."""
+    flags = {
+        "env_id": "Hopper",
+        "total_timesteps": 20,
+        "learning_starts": 20,
+        "num_seeds": 2,
+        "eval_episodes": 2,
+    }
+    run_dirs = script.main(make_args(script, **flags, run_dir=str(tmp_path), seed=2**32 - 2))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(run_dirs) == 2
+    for line, run_dir, seed in zip(lines, run_dirs, (2**32 - 2, 2**32 - 1)):
+        ((step, value),) = read_scalars(run_dir)["eval/episodic_return"]
+        assert line.startswith(f"{run_dir}: return {value:.1f} at step 20") and step == 20
+        assert run_dir.parent == tmp_path
         assert run_dir.name.startswith(f"Hopper-v5__{script.__name__}__{seed}__")
         stored = json.loads((run_dir / "args.json").read_text())
-        assert stored["script"] == script.__name__ and stored["seed"] == seed and stored["env_id"] == "Hopper-v5"
-        assert stored.keys() >= vars(script.Args()).keys()
+        assert stored["script"] == script.__name__ and stored["seed"] == seed
+        assert stored["env_id"] == "Hopper-v5" and stored["num_seeds"] == 2
+        assert stored["run_dirs"] == [d.name for d in run_dirs]
+        assert stored.keys() == vars(script.Args()).keys() | {"script", "commit", "versions", "run_dirs"}
+        names = ("torch", "numpy", "gymnasium", "mujoco", "dm_control")
+        assert stored["versions"] == {name: version(name) for name in names}
+        if shutil.which("git") and (ROOT / ".git").exists():
+            assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", stored["commit"])
 
 
-def test_a_saved_agent_plays_the_episodes_that_its_evaluation_played(script, tmp_path, capsys):
-    """And any of the scripts can play it."""
-    flags = {"env_id": "Hopper-v5", "total_timesteps": 60, "learning_starts": 50, "num_seeds": 2, "save_model": True}
-    run_dirs = script.main(make_args(script, **flags, run_dir=str(tmp_path)))
-    capsys.readouterr()
-    returns = {}
-    for player in (script, sac):
-        for k, run_dir in enumerate(run_dirs):
-            player.main(make_args(player, evaluate=str(run_dir / "agent.pt"), seed=1, eval_episodes=3))
-            table = capsys.readouterr().out
-            returns[player, k] = [float(line.split()[1]) for line in table.splitlines()[2:5]]
-            assert "Hopper-v5" in table and float(table.split("mean ")[-1].split()[0]) == pytest.approx(np.mean(returns[player, k]), abs=0.02)
-    assert returns[script, 0] == returns[sac, 0] and returns[script, 0] != returns[script, 1]
-    args = make_args(script, **flags, eval_episodes=3)
-    envs = script.make_envs(args, per_seed=3)
-    agent = script.SAC(script.make_rng(args, 0), 11, 3, args)
-    states = [torch.load(d / "agent.pt", weights_only=True)["agent"] for d in run_dirs]
-    agent.load_state_dict({name: torch.cat([s[name] for s in states]) for name in states[0]})
-    played = script.play_episodes(agent, envs, args, 0)["rewards"].sum(0)
-    assert played[0] == pytest.approx(returns[script, 0], abs=0.01)
+def test_runs_of_the_same_moment_never_share_a_directory(script, tmp_path, capsys, monkeypatch):
+    """Either both get their own, or the later one stops with a line that says so."""
+    monkeypatch.setattr(script.time, "time", lambda: 1_000_000_000.0)
+    args = make_args(script, env_id="Hopper-v5", run_dir=str(tmp_path), num_seeds=2)
+    run_dirs = script.make_run_dirs(args)[0]
+    before = [(run_dir / "args.json").read_text() for run_dir in run_dirs]
+    args.gamma = 0.5
+    try:
+        later = script.make_run_dirs(args)[0]
+        assert not set(later) & set(run_dirs)
+    except SystemExit as stop:
+        assert stop.code == 2 and "--run-dir" in capsys.readouterr().err
+    assert [(run_dir / "args.json").read_text() for run_dir in run_dirs] == before
 
 
-def test_evaluation_episodes_use_the_mean_action_and_stop_at_their_end(script):
-    args = script.Args(env_id="Scripted-v0", hidden_dim=8, num_seeds=2)
-    envs = script.make_envs(args, per_seed=3)
-    agent = script.SAC(script.make_rng(args, 0), 2, 1, args)
-    noises, sample = [], agent.actor.sample
-    agent.actor.sample = lambda obs, noise: (noises.append(noise), sample(obs, noise))[1]
-    envs.reset()  # so that the next episode is an even one, of 5 steps
-    episodes = script.play_episodes(agent, envs, args, 0)
-    assert all((noise == 0).all() for noise in noises)
-    assert (episodes["rewards"].sum(0) == 15).all() and (episodes["alive"].sum(0) == 5).all()  # 1 + ... + 5
-    assert episodes["terminations"].sum() == 6
-    envs.reset()
-    episodes = script.play_episodes(agent, envs, args, 0, rng=script.make_rng(args, 5))
-    assert any((noise != 0).all() for noise in noises)
-    assert (episodes["rewards"].sum(0) == 28).all() and episodes["terminations"].sum() == 0  # an odd one, of 7 steps
-    results = script.evaluate(agent, envs, args, 1)
-    assert results["eval/episodic_return"].tolist() == [28, 28]
-    envs.close()
+def test_imports_where_fcntl_is_missing(script):
+    """As on Windows."""
+    code = f"import sys; sys.modules['fcntl'] = None; import {script.__name__} as script; script.Args()"
+    done = shell("-c", code, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
