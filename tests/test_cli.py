@@ -1,4 +1,4 @@
-"""The command line: bad input gets one clear line and exit code 2, before the first step, with nothing written."""
+"""Command line: bad input gets one clear line and exit code 2 before the first step, and nothing is written."""
 
 import dataclasses
 import inspect
