@@ -1,6 +1,6 @@
 # make demo        installs into .venv, fits both models, trains MBPO and FTFL side by side, draws one figure: 15 minutes
 # make forensics   installs into .venv, fits the model of all four switch settings to saved transitions: 10 minutes
-# make test        installs into .venv, runs the tests: 10 minutes
+# make test        installs into .venv, looks at the style of all Python files, runs all tests
 SHELL := /bin/bash
 RIGHT_PYTHON := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c "$(RIGHT_PYTHON)" 2>/dev/null && echo $$p && break; done)
@@ -14,7 +14,9 @@ forensics: .venv/installed
 	PATH="$(CURDIR)/.venv/bin:$$PATH" bash benchmark/forensics.sh
 
 test: .venv/installed
-	.venv/bin/python -m pytest -q -n 2 tests
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2
 
 .venv/installed: requirements.txt
 	@test -n "$(PYTHON)" || { echo "error: this needs Python 3.11 or 3.12; name one with make PYTHON=..." >&2; exit 2; }

@@ -1,4 +1,4 @@
-"""Command line: bad input gets one clear line and exit code 2 before the first step, and nothing is written."""
+"""Command line: bad input gets one clear line and exit code 2 before the first step, nothing is written."""
 
 import dataclasses
 import inspect
