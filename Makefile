@@ -14,8 +14,8 @@ forensics: .venv/installed
 	PATH="$(CURDIR)/.venv/bin:$$PATH" bash benchmark/forensics.sh
 
 test: .venv/installed
-	.venv/bin/ruff format --check .
-	.venv/bin/ruff check .
+	.venv/bin/ruff format --check *.py tests benchmark
+	.venv/bin/ruff check *.py tests benchmark
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2
 
 .venv/installed: requirements.txt
