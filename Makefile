@@ -1,4 +1,4 @@
-# make demo        installs into .venv, fits both models, trains MBPO and FTFL side by side, draws one figure: 15 minutes
+# make demo        installs into .venv, fits models, trains small agents, draws one figure
 # make forensics   installs into .venv, fits the model of all four switch settings to saved transitions: 10 minutes
 # make test        installs into .venv, looks at the style of all Python files, runs all tests
 SHELL := /bin/bash

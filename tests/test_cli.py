@@ -190,6 +190,14 @@ def test_memory_that_is_not_there_is_one_line(script, tmp_path):
     assert "memory" in done.stderr and done.stdout == "" and not run_dir.exists()
 
 
+def test_workers_end_with_a_run_that_stops(script, tmp_path):
+    """They inherit the handler of SIGTERM, so nobody but the run itself can end them."""
+    flags = ["--env-id", "Hopper-v5", "--env-workers", "--run-dir", tmp_path / "file" / "runs"]
+    (tmp_path / "file").write_text("")
+    done = shell(ROOT / f"{script.__name__}.py", *flags)
+    assert done.returncode == 2 and "--run-dir" in done.stderr
+
+
 def test_a_bug_keeps_its_traceback(script, tmp_path):
     """Only errors of the machine become one line."""
     text = (ROOT / f"{script.__name__}.py").read_text()
