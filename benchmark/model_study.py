@@ -1,20 +1,20 @@
-"""Fit the model alone, to transitions that stay the same: what it learns of states and rewards, without an agent.
+"""Fit the model alone, to transitions that stay the same: what it learns of states and rewards.
 
     python benchmark/model_study.py --env-id dm_control/humanoid-stand-v0                 # FTFL's model
     python benchmark/model_study.py --env-id dm_control/humanoid-stand-v0 --script mbpo   # MBPO's
     python benchmark/model_study.py --buffer runs/dm_control-humanoid-stand-v0__ftfl__1__...
 
-The transitions are those of a random policy, or of the run directory or NPZ file that --buffer names. The fit is
-`train_model` of mbpo.py or ftfl.py itself, so it is the model's first training in a run, with --steps gradient
-steps instead of --model-train-steps. Every --log-interval gradient steps all numbers are logged that a run logs
-of its model, and these, the variance that the elites predict on the holdout, mean over the numbers of a group:
+The transitions are those of a random policy, or of the run directory or NPZ file that --buffer names. The fit
+is `train_model` of mbpo.py or ftfl.py itself, so it is the model's first training in a run, with --steps
+gradient steps instead of --model-train-steps. Every --log-interval gradient steps all is logged that a run logs
+of its model, and the variance that the elites predict on the holdout, as a mean over the numbers of a group:
 
     model/predicted_variance_{position,velocity,other,reward}   in the environment's units, squared
-    model/trained_variance_{position,velocity,other,reward}     in the units that the model is trained in, squared
+    model/trained_variance_{position,velocity,other,reward}     in the units trained in, squared
 
 --num-seeds fits side by side: each seed has its own holdout, bootstrap and networks, on the same transitions.
 Each gets a run directory that plots.py reads: `forensics` and `demo` draw it. Flags of the script that a study
-does not have stand in args.json at their defaults.
+has not are in args.json with their defaults.
 """
 
 import json
@@ -174,8 +174,8 @@ def observation_groups(env_id, full_observation):
     """What each number of a flat observation is, (obs,) str: "position" (angles, heights, directions),
     "velocity" or "other", read off the names that DMC and Gymnasium give to the parts of an observation.
 
-    "other" is what is measured by force, touch or inertia, parts that mix both (quadruped's egocentric_state),
-    and everything in a task that names no parts.
+    "other" is what is measured by force, touch or inertia, parts that mix both (quadruped's
+    egocentric_state), and everything in a task that names no parts.
     """
     env = ftfl.make_env(env_id, full_observation)
     env.close()
@@ -212,8 +212,8 @@ def evaluate(script, model, buffer, holdout_rows, groups):
 
 # ---------------------------------------- Study
 def fit(script, args, batch, groups, num_steps, record):
-    """Fit a new model to a Batch of arrays (rows, ...); returns it. record(step, logs) gets the numbers to log,
-    {tag: (seeds, ...)}, every args.log_interval gradient steps and at the end. args: of the script."""
+    """Fit a new model to a Batch of arrays (rows, ...); returns it. args: of the script.
+    record(step, logs) gets {tag: (seeds, ...)} every args.log_interval gradient steps and at the end."""
     device = torch.device(args.device)
     torch.manual_seed(args.seed)
     with device:
