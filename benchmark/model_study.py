@@ -6,15 +6,15 @@
 
 The transitions are those of a random policy, or of the run directory or NPZ file that --buffer names. The fit
 is `train_model` of mbpo.py or ftfl.py itself, so it is the model's first training in a run, with --steps
-gradient steps instead of --model-train-steps. Every --log-interval gradient steps all is logged that a run logs
-of its model, and the variance that the elites predict on the holdout, as a mean over the numbers of a group:
+gradient steps instead of --model-train-steps. Every --log-interval gradient steps it logs what a run logs of
+its model, and the variance that the elites predict on the holdout, as a mean over the numbers of a group:
 
     model/predicted_variance_{position,velocity,other,reward}   in the environment's units, squared
     model/trained_variance_{position,velocity,other,reward}     in the units trained in, squared
 
 --num-seeds fits side by side: each seed has its own holdout, bootstrap and networks, on the same transitions.
-Each gets a run directory that plots.py reads: `forensics` and `demo` draw it. Flags of the script that a study
-has not are in args.json with their defaults.
+Each gets a run directory that plots.py reads: `forensics` and `demo` draw it. Flags of the script that a
+study has not are in args.json with their defaults.
 """
 
 import json
