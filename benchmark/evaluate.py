@@ -22,6 +22,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from model_study import read_run, short
+
 from sac import fail
 
 
