@@ -1,5 +1,5 @@
-# make demo        installs into .venv, fits models, trains small agents, draws one figure
-# make forensics   installs into .venv, fits the model of all four switch settings to saved transitions: 10 minutes
+# make demo        installs into .venv, fits the models of MBPO and FTFL, trains SAC, MBPO and FTFL: 8 minutes
+# make forensics   installs into .venv, fits the model of all four switch settings to the same data: 10 minutes
 # make test        installs into .venv, looks at the style of all Python files, runs all tests
 SHELL := /bin/bash
 RIGHT_PYTHON := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
