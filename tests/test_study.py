@@ -109,6 +109,8 @@ def test_the_same_transitions_for_every_script_seed_and_number():
     assert 0 < len(ends) < 30 and np.abs(actions).max() <= 1 and actions.std() > 0.4
     follows = (next_obs[:-1] == obs[1:]).all(1)  # but for the resets
     assert not follows[ends[ends < 49]].any() and np.delete(follows, ends[ends < 49]).all()
+    begins = obs[ends[ends < 49] + 1]
+    assert len(np.unique(begins, axis=0)) == len(begins)  # no two episodes begin alike
 
 
 def test_settings_on_the_same_transitions_share_the_study(tmp_path):
