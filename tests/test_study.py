@@ -1,8 +1,12 @@
 """benchmark/model_study.py and benchmark/evaluate.py: the model alone, and what a run's agents earn."""
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import evaluate
 import model_study
@@ -15,6 +19,7 @@ import ftfl
 import mbpo
 import sac
 
+ROOT = Path(evaluate.__file__).parent.parent
 TASK = "InvertedPendulum-v5"  # 4 numbers, 1 action, episodes of a few steps
 TINY = {"ensemble_size": 3, "num_elites": 2, "model_hidden_dim": 8, "model_batch_size": 16}
 TINY_RUN = {"env_id": TASK, "total_timesteps": 60, "learning_starts": 30, "hidden_dim": 8, "batch_size": 20}
@@ -332,3 +337,23 @@ def test_a_missing_renderer_is_one_line(run, capsys, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "disable")
     refused(capsys, lambda: evaluate.main(evaluate.Args(str(run[1]), video=True)), "--video", "MUJOCO_GL")
     assert not (run[1] / "videos").exists()
+
+
+@pytest.mark.parametrize("run", [sac], indirect=True, ids=["sac"])
+def test_films_an_episode_per_seed(run):
+    command = [
+        sys.executable,
+        str(ROOT / "benchmark" / "evaluate.py"),
+        str(run[1]),
+        "--episodes",
+        "1",
+        "--video",
+    ]
+    env = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    if "--video: can't render" in result.stderr:
+        pytest.skip("there is no renderer")
+    assert result.returncode == 0, result.stderr
+    names = sorted(file.name for file in (run[1] / "videos").iterdir())
+    assert names == [f"seed-{seed}-step-60-episode-0.mp4" for seed in (5, 6)]
+    assert all(file.stat().st_size > 1_000 for file in (run[1] / "videos").iterdir())
