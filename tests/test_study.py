@@ -50,6 +50,13 @@ def run(request, tmp_path_factory):
     return script, script.main(args)[0]
 
 
+def importable_bomb(folder, bomb, monkeypatch):
+    """A module that leaves a file behind when it is imported, as gymnasium does for "imported_bomb:Task-v0"."""
+    (folder / "imported_bomb.py").write_text(f"open({str(bomb)!r}, 'w')")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "imported_bomb", raising=False)
+
+
 def refused(capsys, call, *words):
     """Check that the call exits with code 2 and one line on stderr that has these words."""
     capsys.readouterr()
@@ -201,12 +208,13 @@ class Bomb:
         return open, (str(self.path), "w")
 
 
-def test_unusable_transitions_are_refused(run, tmp_path, capsys):
+def test_unusable_transitions_are_refused(run, tmp_path, capsys, monkeypatch):
     _, run_dir = run
     good = {name: x for name, x in model_study.read_buffer(run_dir)[0]._asdict().items()}
     good["env_id"] = TASK
     bomb, folder = tmp_path / "bomb", tmp_path / "files"
     folder.mkdir()
+    importable_bomb(tmp_path, bomb, monkeypatch)
 
     def npz(name, **changes):
         np.savez(folder / name, **good | changes)
@@ -221,12 +229,12 @@ def test_unusable_transitions_are_refused(run, tmp_path, capsys):
     files = [folder / "missing", folder, run_dir / "args.json"]
     files += [npz("few.npz", **{name: x[:9] for name, x in good.items() if name != "env_id"})]
     files += [npz("shape.npz", obs=good["obs"][:, :3]), npz("nan.npz", rewards=good["rewards"] * np.nan)]
-    files += [npz("foreign.npz", env_id="Hopper-v5"), npz("module.npz", env_id="bomb:Task-v0")]
+    files += [npz("foreign.npz", env_id="Hopper-v5"), npz("module.npz", env_id="imported_bomb:Task-v0")]
     files += [npz("unknown.npz", env_id="Nothing-v0"), npz("text.npz", rewards=np.array(["a"] * 60))]
     files += [npz("code.npz", rewards=np.array([Bomb(bomb)], dtype=object))]
     files += [checkpoint("code", {"script": "ftfl", "flags": Bomb(bomb)}), checkpoint("list", [1])]
     files += [checkpoint("foreign", state | {"script": "dreamer"})]
-    module = state["flags"] | {"env_id": "bomb:Task-v0"}
+    module = state["flags"] | {"env_id": "imported_bomb:Task-v0"}
     files += [checkpoint("module", state | {"flags": module})]
     (folder / "pickle.npz").write_bytes(pickle.dumps(Bomb(bomb)))
     damaged = bytearray(npz("damaged.npz").read_bytes())
@@ -309,13 +317,14 @@ def test_evaluation_by_hand(run):
             assert returns[k, episode] == pytest.approx(total)
 
 
-def test_evaluation_refuses_what_it_cannot_play(run, tmp_path, capsys):
+def test_evaluation_refuses_what_it_cannot_play(run, tmp_path, capsys, monkeypatch):
     script, run_dir = run
     bomb, state = tmp_path / "bomb", torch.load(run_dir / "checkpoint.pt", weights_only=True)
+    importable_bomb(tmp_path, bomb, monkeypatch)
     flags = state["flags"]
     states = [
         state | {"script": "os"},
-        state | {"flags": flags | {"env_id": "bomb:Task-v0"}},
+        state | {"flags": flags | {"env_id": "imported_bomb:Task-v0"}},
         state | {"flags": flags | {"env_id": "Hopper-v5"}},  # networks of other shapes
         state | {"flags": flags | {"unknown": 1}},
         {name: x for name, x in state.items() if name != "agent"},
