@@ -51,7 +51,7 @@ def run(request, tmp_path_factory):
 
 
 def importable_bomb(folder, bomb, monkeypatch):
-    """A module that leaves a file behind when it is imported, as gymnasium does for "imported_bomb:Task-v0"."""
+    """A module that leaves a file behind when imported, as gymnasium does for "imported_bomb:Task-v0"."""
     (folder / "imported_bomb.py").write_text(f"open({str(bomb)!r}, 'w')")
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "imported_bomb", raising=False)
