@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make demo: what FTFL's two changes do to the model of MBPO, and SAC, MBPO and FTFL as agents; about 7 minutes on two
-# cores. Run from the repository's root. Settings, as environment variables or `make demo NAME=VALUE`:
+# make demo: what FTFL's two changes do to the model of MBPO, and SAC, MBPO and FTFL as agents; about 6 minutes on two
+# idle cores. Run from the repository's root. Settings, as environment variables or `make demo NAME=VALUE`:
 #   SEED=1         the first seed
 #   STUDY_SEEDS=1  seeds of the model studies, fitted side by side; each takes about as long as the first
 #   STEPS=3000     gradient steps of the model studies
