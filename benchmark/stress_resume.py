@@ -1,10 +1,11 @@
-"""Kill a run with SIGKILL at random moments, resume it each time, and compare all that it logged with a run never killed.
+"""Kill a run with SIGKILL at random moments, resume it each time, and compare it with a run never killed.
 
-    python benchmark/stress_resume.py --kills 20             # all three scripts, a DMC and a Gym task each: 34 minutes
+    python benchmark/stress_resume.py --kills 20             # all three scripts, a DMC and a Gym task each
 
-Every second kill waits for a file that is just being written, and after it the environments run in worker processes.
-Prints one line per run; the exit code is 1 if any number differs. CPU, one thread: only there are two runs with the same
-seed equal to the last bit.
+Every second kill waits for a checkpoint that is just being written, and the environments then go on in worker
+processes. Prints one line per run; the exit code is 1 if any number differs, of those logged or of those in
+the last checkpoint (networks, optimizers, buffers, random numbers). CPU, one thread: only there are two runs
+with the same seed equal to the last bit.
 """
 
 import logging
@@ -18,42 +19,38 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import tyro
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-logging.getLogger("tensorboard").setLevel(logging.ERROR)  # of a resumed run it warns that dropped steps are dropped
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # warns that steps of before the kill are dropped
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-SMALL = "--hidden-dim 32 --batch-size 32 --eval-episodes 1 --log-interval 1 --save-buffer --save-model --device cpu --num-seeds 2"
-MODEL = "--model-hidden-dim 32 --model-batch-size 32 --model-train-steps 20 --model-train-interval 100 --rollouts-per-step 20 \
---rollout-schedule 1:3:0:1000 --synthetic-buffer-size 2000 --utd-ratio 2"
+SMALL = "--hidden-dim 32 --batch-size 32 --eval-episodes 1 --log-interval 1 --device cpu --num-seeds 2"
+MODEL = "--model-hidden-dim 32 --model-batch-size 32 --model-train-steps 20 --model-train-interval 100 "
+MODEL += "--rollouts-per-step 20 --rollout-schedule 1:3:0:1000 --synthetic-buffer-size 2000"
 
 
 @dataclass
 class Args:
-    kills: int = 20
-    """kills per run"""
-    steps: int = 2500
-    """environment steps per run"""
-    seed: int = 1
-    """of the runs, and of the moments of the kills"""
-    scripts: tuple[str, ...] = ("sac", "mbpo", "ftfl")
-    """which scripts"""
-    env_ids: tuple[str, ...] = ("dm_control/walker-walk-v0", "Hopper-v5")
-    """which tasks"""
+    kills: int = 20  # kills per run
+    steps: int = 2500  # environment steps per run
+    seed: int = 1  # of the runs, and of the moments of the kills
+    scripts: tuple[str, ...] = ("sac", "mbpo", "ftfl")  # which scripts
+    env_ids: tuple[str, ...] = ("dm_control/walker-walk-v0", "Hopper-v5")  # which tasks
 
 
 def flags(script, env_id, steps, seed=1):
     """The command line of one run, without --run-dir."""
     small = SMALL.split() + (MODEL.split() if script != "sac" else [])
-    schedule = f"--total-timesteps {steps} --learning-starts 100 --eval-interval 400 --checkpoint-interval 50 --seed {seed}"
+    schedule = f"--total-timesteps {steps} --learning-starts 100 --eval-interval 400 --utd-ratio 2"
+    schedule += f" --checkpoint-interval 50 --seed {seed}"
     return [str(ROOT / f"{script}.py"), "--env-id", env_id, *small, *schedule.split()]
 
 
 def start(command):
-    return subprocess.Popen([sys.executable, *command], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    arguments = [sys.executable, *map(str, command)]
+    return subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finish(process):
@@ -63,51 +60,84 @@ def finish(process):
 
 
 def steps_done(run_dir):
-    """The step of the newest checkpoint."""
-    files = sorted(run_dir.glob("checkpoint-*.pt"))
-    return int(files[-1].stem.split("-")[1]) if files else 0
+    """The step of the checkpoint; 0 before the first."""
+    path = run_dir / "checkpoint.pt"
+    return torch.load(path, weights_only=True)["step"] if path.exists() else 0
+
+
+def written_since(path, begin):
+    """Is the file there, and not one that an earlier kill has left?"""
+    try:
+        return path.stat().st_mtime > begin
+    except FileNotFoundError:
+        return False
 
 
 def killed_run(command, folder, kills, rng):
-    """The run directories of a run that is killed `kills` times on its way and resumed; and how many kills hit a write."""
-    process, hits = start([*command, "--run-dir", str(folder)]), 0
+    """The directories of a run that is killed and resumed `kills` times; how many kills hit a write."""
+    process, hits, begin = start([*command, "--run-dir", folder]), 0, time.time()
     total = int(command[command.index("--total-timesteps") + 1])
     for kill in range(1, kills + 1):
-        while not (run_dirs := sorted(folder.glob("*__1__*"))) or steps_done(run_dirs[0]) < total * kill // (kills + 2):
+        while not (run_dirs := sorted(folder.glob("*__1__*"))) or (
+            steps_done(run_dirs[0]) < total * kill // (kills + 2)
+        ):
             assert process.poll() is None, process.communicate()[1].decode()[-2000:]
-            time.sleep(0.005)
+            time.sleep(0.05)
         time.sleep(rng.uniform(0, 0.3))
-        until = time.time() + 20
-        while kill % 2 and not list(run_dirs[0].glob("*.tmp")) and process.poll() is None and time.time() < until:
+        tmp, until = run_dirs[0] / "checkpoint.tmp", time.time() + 20
+        while kill % 2 and not written_since(tmp, begin) and process.poll() is None and time.time() < until:
             time.sleep(0.0001)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert process.returncode == -signal.SIGKILL, "the run was over before all kills: give it more steps"
-        hits += bool(list(run_dirs[0].glob("*.tmp")))
-        process = start([str(command[0]), "--resume", str(run_dirs[0]), "--env-workers", "yes" if kill % 2 else "no"])
+        assert process.returncode == -signal.SIGKILL, "it was over before all kills: give it more steps"
+        process.stderr.close()
+        hits += written_since(tmp, begin)
+        workers = "--env-workers" if kill % 2 else "--no-env-workers"
+        process, begin = start([command[0], "--resume", run_dirs[0], workers]), time.time()
     finish(process)
     return sorted(folder.iterdir()), hits
 
 
-def numbers(run_dir):
-    """All that a run left: its scalars but for the speed (no step twice), its agent and its transitions."""
+def scalars(run_dir):
+    """{tag: [(step, value), ...]} but for the speed; no step may be there twice."""
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload()
-    logged = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"] if tag != "charts/SPS"}
+    tags = [tag for tag in events.Tags()["scalars"] if tag != "charts/SPS"]
+    logged = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags}
     for tag, values in logged.items():
         assert len({step for step, _ in values}) == len(values), f"{tag} has a step twice"
-    return logged, torch.load(run_dir / "agent.pt", weights_only=True)["agent"], dict(np.load(run_dir / "buffer.npz"))
+    return logged
 
 
-def differences(run_dir, reference):
-    """What differs between two runs; an empty list if nothing does."""
-    (logged, agent, buffer), (logged_ref, agent_ref, buffer_ref) = numbers(run_dir), numbers(reference)
-    found = [f"tags {logged.keys() ^ logged_ref.keys()}"] if logged.keys() != logged_ref.keys() else []
-    for tag in logged.keys() & logged_ref.keys():
-        if logged[tag] != logged_ref[tag]:
-            first = next((a for a, b in zip(logged[tag], logged_ref[tag]) if a != b), "one is shorter")
-            found.append(f"{tag} from {first} on ({len(logged[tag])} and {len(logged_ref[tag])} values)")
-    found += [name for name in agent_ref if not torch.equal(agent[name], agent_ref[name])]
-    return found + [name for name in buffer_ref if not np.array_equal(buffer[name], buffer_ref[name])]
+def numbers(state, name=""):
+    """{name: number, text or tensor} of all that is in a checkpoint."""
+    if isinstance(state, (dict, list, tuple)):
+        pairs = state.items() if isinstance(state, dict) else enumerate(state)
+        return {path: x for key, value in pairs for path, x in numbers(value, f"{name}/{key}").items()}
+    return {name: state}
+
+
+def differences(run_dirs, references):
+    """What differs between two runs, of any number of seeds; an empty list if nothing does."""
+    found = []
+    for logged, expected in zip(map(scalars, run_dirs), map(scalars, references), strict=True):
+        found += [f"{tag} is logged by one only" for tag in logged.keys() ^ expected.keys()]
+        for tag in logged.keys() & expected.keys():
+            if logged[tag] != expected[tag]:
+                first = next((a for a, b in zip(logged[tag], expected[tag]) if a != b), "one's end")
+                lengths = f"{len(logged[tag])} and {len(expected[tag])} values"
+                found.append(f"{tag} from {first} on ({lengths})")
+    paths = [next(d / "checkpoint.pt" for d in dirs if (d / "checkpoint.pt").exists())
+             for dirs in (run_dirs, references)]  # fmt: skip
+    state, expected = (numbers(torch.load(path, weights_only=True)) for path in paths)
+    found += [f"{name} is in one checkpoint only" for name in state.keys() ^ expected.keys()]
+    names = [
+        name for name in state.keys() & expected.keys() if not name.startswith(("/flags/", "/run_dirs/"))
+    ]
+    for name in sorted(names):
+        tensor = isinstance(state[name], torch.Tensor)
+        if not (torch.equal(state[name], expected[name]) if tensor else state[name] == expected[name]):
+            found.append(f"checkpoint{name}")
+    return found
 
 
 def main(args):
@@ -117,13 +147,15 @@ def main(args):
             with tempfile.TemporaryDirectory() as folder:
                 begin, command = time.time(), flags(script, env_id, args.steps, args.seed)
                 reference = start([*command, "--run-dir", f"{folder}/reference"])
-                run_dirs, hits = killed_run(command, Path(folder, "killed"), args.kills, random.Random(args.seed))
+                killed = killed_run(command, Path(folder, "killed"), args.kills, random.Random(args.seed))
+                run_dirs, hits = killed
                 finish(reference)
-                found = []
-                for run_dir, other in zip(run_dirs, sorted(Path(folder, "reference").iterdir()), strict=True):
-                    found += differences(run_dir, other)
-                what = f"{len(found)} differences: {'; '.join(found[:3])}" if found else "the same numbers to the last bit"
-                print(f"{script} {env_id}: {args.kills} kills, {hits} of them in a write, {time.time() - begin:.0f} s: {what}", flush=True)
+                found = differences(run_dirs, sorted(Path(folder, "reference").iterdir()))
+                what = "the same numbers to the last bit"
+                if found:
+                    what = f"{len(found)} differences: {'; '.join(found[:3])}"
+                kills = f"{args.kills} kills, {hits} of them in a write"
+                print(f"{script} {env_id}: {kills}, {time.time() - begin:.0f} s: {what}", flush=True)
                 failed |= bool(found)
     sys.exit(failed)
 
