@@ -39,41 +39,50 @@ def ours(compile):
     import ftfl
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    args = ftfl.Args(device="cpu", compile=compile)
+    torch.manual_seed(0)
+    args = ftfl.Args(device="cpu", model_train_steps=UPDATES, rollouts_per_step=ROLLOUTS)
 
-    def parts(obs_dim, act_dim):
-        rng = ftfl.make_rng(args, 0)
-        buffer = ftfl.ReplayBuffer(1, ROWS, obs_dim, act_dim, "cpu")
+    def compiled(part):  # as main() does it
+        if compile:
+            torch._dynamo.config.trace_autograd_ops = True
+            part.update = torch.compile(part.update, fullgraph=True)
+        return part
+
+    def filled(obs_dim, act_dim):
+        buffer = ftfl.ReplayBuffer(1, ROWS, obs_dim, act_dim)
         buffer.add(ftfl.Batch(*(torch.randn(1, ROWS, *x.shape[2:]) for x in buffer.data)))
         buffer.data.terminations.zero_()
-        return rng, buffer
+        return buffer
 
     def sac(obs_dim, act_dim):
-        rng, buffer = parts(obs_dim, act_dim)
-        agent = ftfl.SAC(rng, obs_dim, act_dim, args)
+        buffer, agent = filled(obs_dim, act_dim), compiled(ftfl.SAC(obs_dim, act_dim, args))
         num_real = round(args.real_ratio * BATCH)
 
         def updates():  # as main() does them, a batch of real and synthetic rows
-            picks = ftfl.randint(rng, ROWS, UPDATES, num_real), ftfl.randint(rng, ROWS, UPDATES, BATCH - num_real)
-            batches = ftfl.Batch(*(torch.cat(pair, 2) for pair in zip(*(buffer.sample(rows) for rows in picks))))
-            noise = ftfl.randn(rng, UPDATES, 2, BATCH, act_dim)
+            picks = (torch.randint(ROWS, (1, UPDATES, rows)) for rows in (num_real, BATCH - num_real))
+            batches = [torch.cat(pair, 2) for pair in zip(*(buffer.sample(rows) for rows in picks))]
+            noise = torch.randn(1, UPDATES, 2, BATCH, act_dim)
             for u in range(UPDATES):
                 agent.update(ftfl.Batch(*(x[:, u] for x in batches)), noise[:, u])
 
         return updates, UPDATES
 
     def ensemble(obs_dim, act_dim):
-        rng, buffer = parts(obs_dim, act_dim)
-        model = ftfl.Ensemble(rng, obs_dim, act_dim, args)
-        rows = ftfl.bootstrap_rows(torch.arange(ROWS)[None], NETWORKS, rng)
-        return lambda: ftfl.train_model(model, buffer, rows, UPDATES, BATCH, rng), UPDATES
+        buffer, model = filled(obs_dim, act_dim), compiled(ftfl.Ensemble(obs_dim, act_dim, args))
+        rows = torch.randint(ROWS, (1, NETWORKS, ROWS))
+
+        def updates():  # as train_model() does them, once the rows of each network are drawn
+            for _ in range(UPDATES):
+                picks = torch.randint(ROWS, (1, NETWORKS, BATCH))
+                model.update(buffer.sample(torch.take_along_dim(rows, picks, -1)))
+
+        return updates, UPDATES
 
     def imagine(obs_dim, act_dim):
-        rng, buffer = parts(obs_dim, act_dim)
-        agent, model = ftfl.SAC(rng, obs_dim, act_dim, args), ftfl.Ensemble(rng, obs_dim, act_dim, args)
-        synthetic = ftfl.ReplayBuffer(1, 10 * ROLLOUTS, obs_dim, act_dim, "cpu")
+        buffer, agent = filled(obs_dim, act_dim), ftfl.SAC(obs_dim, act_dim, args)
+        model, synthetic = ftfl.Ensemble(obs_dim, act_dim, args), filled(obs_dim, act_dim)
         never = ftfl.termination_rule("dm_control/walker-walk-v0")
-        return lambda: ftfl.imagine(agent, model, buffer, synthetic, never, 1, ROLLOUTS, rng), 1
+        return lambda: ftfl.imagine(agent, model, buffer, synthetic, never, 1, args), 1
 
     return {"sac": sac, "ensemble": ensemble, "imagine": imagine}
 
@@ -93,7 +102,11 @@ def floor():
 
     def network(stack, dims, rows, weights=True, inputs=True, first_input=False):
         pairs = list(zip(dims, dims[1:]))
-        return [p for i, (a, b) in enumerate(pairs) for p in layer(stack, rows, a, b, weights, inputs and (i > 0 or first_input))]
+        return [
+            p
+            for i, (a, b) in enumerate(pairs)
+            for p in layer(stack, rows, a, b, weights, inputs and (i > 0 or first_input))
+        ]
 
     def run(products, times=1):
         def all_products():
@@ -105,18 +118,30 @@ def floor():
 
     def sac(obs_dim, act_dim):
         actor, critic = [obs_dim, HIDDEN, HIDDEN, 2 * act_dim], [obs_dim + act_dim, HIDDEN, HIDDEN, 1]
-        products = network(1, actor, BATCH, False, False) + network(2, critic, BATCH, False, False)  # the target
+        products = network(1, actor, BATCH, False, False) + network(
+            2, critic, BATCH, False, False
+        )  # the target
         products += network(2, critic, BATCH)  # the critics' loss
-        products += network(1, actor, BATCH) + network(2, critic, BATCH, False, True, True)  # the actor's, through the critics
+        products += network(1, actor, BATCH) + network(
+            2, critic, BATCH, False, True, True
+        )  # the actor's, through the critics
         return run(products, UPDATES), UPDATES
 
     def ensemble(obs_dim, act_dim):
-        return run(network(NETWORKS, [obs_dim + act_dim] + 4 * [WIDTH] + [2 * obs_dim + 2], BATCH), UPDATES), UPDATES
+        return run(
+            network(NETWORKS, [obs_dim + act_dim] + 4 * [WIDTH] + [2 * obs_dim + 2], BATCH), UPDATES
+        ), UPDATES
 
     def imagine(obs_dim, act_dim):
         actor = network(1, [obs_dim, HIDDEN, HIDDEN, 2 * act_dim], ROLLOUTS, False, False)
         # each row by one of the networks would do: a seventh of what all networks on all rows take
-        model = network(NETWORKS, [obs_dim + act_dim] + 4 * [WIDTH] + [2 * obs_dim + 2], -(-ROLLOUTS // NETWORKS), False, False)
+        model = network(
+            NETWORKS,
+            [obs_dim + act_dim] + 4 * [WIDTH] + [2 * obs_dim + 2],
+            -(-ROLLOUTS // NETWORKS),
+            False,
+            False,
+        )
         return run(actor + model), 1
 
     return {"sac": sac, "ensemble": ensemble, "imagine": imagine}
@@ -159,7 +184,9 @@ def stable_baselines(library):
 
             kwargs = {"policy_kwargs": {"net_arch": [HIDDEN, HIDDEN]}}
         env = random_env(obs_dim, act_dim)
-        model = SAC("MlpPolicy", env, buffer_size=ROWS, batch_size=BATCH, gradient_steps=UPDATES, seed=1, **kwargs)
+        model = SAC(
+            "MlpPolicy", env, buffer_size=ROWS, batch_size=BATCH, gradient_steps=UPDATES, seed=1, **kwargs
+        )
         model.set_logger(configure(None, []))
         for _ in range(ROWS):
             a, b = np.random.randn(2, 1, obs_dim).astype(np.float32)
@@ -188,7 +215,14 @@ def mbrl():
     def filled(obs_dim, act_dim):
         buffer = ReplayBuffer(ROWS, (obs_dim,), (act_dim,), rng=np.random.default_rng(0))
         for _ in range(ROWS):
-            buffer.add(np.random.randn(obs_dim), np.random.randn(act_dim), np.random.randn(obs_dim), 0.1, False, False)
+            buffer.add(
+                np.random.randn(obs_dim),
+                np.random.randn(act_dim),
+                np.random.randn(obs_dim),
+                0.1,
+                False,
+                False,
+            )
         return buffer
 
     def sac(obs_dim, act_dim):
@@ -196,10 +230,21 @@ def mbrl():
         args = SimpleNamespace(gamma=0.99, tau=0.005, alpha=0.2, policy="Gaussian", target_update_interval=1, hidden_size=HIDDEN,
                                automatic_entropy_tuning=True, target_entropy=-act_dim / 2, device="cpu", lr=3e-4)  # fmt: skip
         agent, memory = SAC(obs_dim, space, args), filled(obs_dim, act_dim)
-        return lambda: [agent.update_parameters(memory, BATCH, u, reverse_mask=True) for u in range(UPDATES)], UPDATES
+        return lambda: [
+            agent.update_parameters(memory, BATCH, u, reverse_mask=True) for u in range(UPDATES)
+        ], UPDATES
 
     def parts(obs_dim, act_dim):
-        net = GaussianMLP(obs_dim + act_dim, obs_dim + 1, "cpu", 4, NETWORKS, WIDTH, activation_fn_cfg=silu, propagation_method="random_model")
+        net = GaussianMLP(
+            obs_dim + act_dim,
+            obs_dim + 1,
+            "cpu",
+            4,
+            NETWORKS,
+            WIDTH,
+            activation_fn_cfg=silu,
+            propagation_method="random_model",
+        )
         model = OneDTransitionRewardModel(net, normalize=True, num_elites=5)
         model.set_elite(range(5))
         return model, filled(obs_dim, act_dim)
@@ -227,7 +272,9 @@ def mbrl():
         model, buffer = parts(obs_dim, act_dim)
         model.update_normalizer(buffer.get_all())
         rng = torch.Generator().manual_seed(0)
-        agent_act = np.random.randn(ROLLOUTS, act_dim).astype(np.float32)  # without the policy, which ours includes
+        agent_act = np.random.randn(ROLLOUTS, act_dim).astype(
+            np.float32
+        )  # without the policy, which ours includes
 
         def step():
             obs = buffer.sample(ROLLOUTS).obs.astype(np.float32)
@@ -272,7 +319,7 @@ def work(name):
 
 
 # ------------------------------------------------------------------------------------------------ Whole steps
-def steps_per_second(script, utd, env_id, threads, compile, device="cpu", num_seeds=1, env_workers="no"):
+def steps_per_second(script, utd, env_id, threads, compile, device="cpu", num_seeds=1, env_workers=False):
     """Environment steps per second of a whole run after its random steps, all seeds together, the median over stretches of ten
     steps; and the share of that time in updates, model training and imagination. Model training at its default of 20 batches per
     step. A compiled update can't be timed from within, and nothing can on a GPU: there, the share is None."""
@@ -304,12 +351,13 @@ model = {"model_train_interval": 10, "model_train_steps": 200} if script != "sac
 with tempfile.TemporaryDirectory() as folder:
     module.main(module.Args(env_id=env_id, utd_ratio=int(utd), learning_starts=1000, total_timesteps=1000 + steps, num_threads=int(threads),
                 eval_interval=10**9, eval_episodes=1, run_dir=folder, device=device, checkpoint_interval=10**9, compile=compile == "yes", num_seeds=int(num_seeds),
-                env_workers=env_workers, **model))
+                env_workers=env_workers == "yes", **model))
 chunks = [10 * int(num_seeds) / (b - a) for a, b in zip(times[1009::10], times[1019::10])]
 print(statistics.median(chunks), (spent_at[-2] - spent_at[999]) / (times[-2] - times[999]))
 """
     steps = 400 if utd == 1 and script == "sac" or device != "cpu" else 30
-    words = [ROOT, script, utd, env_id, threads, steps, "yes" if compile else "no", device, num_seeds, env_workers]
+    words = [ROOT, script, utd, env_id, threads, steps, "yes" if compile else "no", device, num_seeds]
+    words.append("yes" if env_workers else "no")
     command = [*pinned(threads) * (device == "cpu"), sys.executable, "-c", program, *map(str, words)]
     done = subprocess.run(command, env=environment(threads), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -330,11 +378,18 @@ def check_args(peers, mbrl, rounds, threads, gpu, out):
         fail(f"--rounds must be at least 1, not {rounds}")
     cores = len(os.sched_getaffinity(0))
     if not threads or not all(1 <= count <= cores for count in threads):
-        fail(f"--threads are pinned to a core each: between 1 and {cores} here, not {' '.join(map(str, threads)) or 'none'}")
-    for flag, python, modules in ("--peers", peers, "stable_baselines3, sbx"), ("--mbrl", mbrl, "mbrl.models"):
+        fail(
+            f"--threads are pinned to a core each: between 1 and {cores} here, not {' '.join(map(str, threads)) or 'none'}"
+        )
+    for flag, python, modules in (
+        ("--peers", peers, "stable_baselines3, sbx"),
+        ("--mbrl", mbrl, "mbrl.models"),
+    ):
         try:
             if python and subprocess.run([python, "-c", f"import {modules}"], capture_output=True).returncode:
-                fail(f"{flag} {python} can't import {modules}: see benchmark/README.md for how to install what it needs")
+                fail(
+                    f"{flag} {python} can't import {modules}: see benchmark/README.md for how to install what it needs"
+                )
         except OSError as error:
             fail(f"{flag} must be the python of a virtual environment, not {python} ({error.strerror})")
     if gpu:
@@ -356,7 +411,12 @@ def pinned(threads):
 
 def environment(threads):
     flags = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
-    return os.environ | {"OMP_NUM_THREADS": str(threads), "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "MUJOCO_GL": "disable"}
+    return os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "XLA_FLAGS": flags,
+        "JAX_PLATFORMS": "cpu",
+        "MUJOCO_GL": "disable",
+    }
 
 
 def measure(pythons, threads, rounds, names):
@@ -365,7 +425,9 @@ def measure(pythons, threads, rounds, names):
     for name in names:
         command = [*pinned(threads), pythons.get(name, sys.executable), __file__, "--worker", name]
         log = open(Path(tempfile.gettempdir(), f"throughput-{name.replace(' ', '')}.log"), "w")
-        workers[name] = subprocess.Popen(command, env=environment(threads), stdin=-1, stdout=-1, stderr=log, text=True)
+        workers[name] = subprocess.Popen(
+            command, env=environment(threads), stdin=-1, stdout=-1, stderr=log, text=True
+        )
     results = {}
     for shape, (obs_dim, act_dim) in SHAPES.items():
         for task in TASKS:
@@ -377,8 +439,14 @@ def measure(pythons, threads, rounds, names):
                     assert answer, f"{name} died: see {log.name}"
                     if answer != "none":
                         results[shape, task][name].append(float(answer))
-            medians = {name: statistics.median(times) for name, times in results[shape, task].items() if times}
-            print(f"{threads} thread{'s' * (threads > 1)}, {shape}, {task}: " + ", ".join(f"{n} {t:.2f}" for n, t in medians.items()), flush=True)
+            medians = {
+                name: statistics.median(times) for name, times in results[shape, task].items() if times
+            }
+            print(
+                f"{threads} thread{'s' * (threads > 1)}, {shape}, {task}: "
+                + ", ".join(f"{n} {t:.2f}" for n, t in medians.items()),
+                flush=True,
+            )
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
@@ -399,14 +467,27 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
         out: the JSON file
     """
     check_args(peers, mbrl, rounds, threads, gpu, out)
-    record = {"machine": machine(gpu), "date": time.strftime("%Y-%m-%d"), "rounds": rounds, "ms": [], "steps_per_second": []}
+    record = {
+        "machine": machine(gpu),
+        "date": time.strftime("%Y-%m-%d"),
+        "rounds": rounds,
+        "ms": [],
+        "steps_per_second": [],
+    }
     if gpu:
-        for compile, env_workers in (False, "no"), (False, "yes"), (True, "no"), (True, "yes"):
-            speed, _ = steps_per_second("ftfl", 20, "dm_control/humanoid-stand-v0", 1, compile, gpu, 6, env_workers)
-            words = f"ftfl.py --num-seeds 6 --device {gpu} --env-workers {env_workers}{' --compile' * compile}"
-            record["steps_per_second"].append({"command": words, "utd": 20, "env_id": "dm_control/humanoid-stand-v0", "value": speed})
+        for compile, env_workers in (False, False), (False, True), (True, False), (True, True):
+            speed, _ = steps_per_second(
+                "ftfl", 20, "dm_control/humanoid-stand-v0", 1, compile, gpu, 6, env_workers
+            )
+            words = f"ftfl.py --num-seeds 6 --device {gpu}{' --env-workers' * env_workers}{' --compile' * compile}"
+            record["steps_per_second"].append(
+                {"command": words, "utd": 20, "env_id": "dm_control/humanoid-stand-v0", "value": speed}
+            )
             Path(out).write_text(json.dumps(record, indent=1) + "\n")
-            print(f"{words}, humanoid-stand, UTD 20: {speed:.1f} environment steps per second over all seeds", flush=True)
+            print(
+                f"{words}, humanoid-stand, UTD 20: {speed:.1f} environment steps per second over all seeds",
+                flush=True,
+            )
         print(f"{record['machine']}, {record['date']}")
         return
     names = ["floor", "ours", "ours --compile"] + ["SB3", "SBX"] * bool(peers) + ["mbrl"] * bool(mbrl)
@@ -415,24 +496,42 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
     for count in threads:
         for (shape, task), times in measure(pythons, count, rounds, names).items():
             medians = {name: statistics.median(values) for name, values in times.items() if values}
-            record["ms"].append({"threads": count, "shape": shape, "task": task, "medians": medians, "all": times})
+            record["ms"].append(
+                {"threads": count, "shape": shape, "task": task, "medians": medians, "all": times}
+            )
             # The ratios are taken round by round: a slow quarter of an hour of the machine is in both numbers, and falls out.
-            ratios = {n: statistics.median(ms / bare for ms, bare in zip(times[n], times["floor"])) for n in medians}
+            ratios = {
+                n: statistics.median(ms / bare for ms, bare in zip(times[n], times["floor"])) for n in medians
+            }
             cells = [f"{medians[n]:.2f} ({ratios[n]:.2f})" if n in medians else "-" for n in names]
             rows.append([str(count), shape, task, *cells])
-        runs = [(script, utd, False) for script in ("sac", "mbpo", "ftfl") for utd in (1, 20)] + [("ftfl", 20, True)]
+        runs = [(script, utd, False) for script in ("sac", "mbpo", "ftfl") for utd in (1, 20)] + [
+            ("ftfl", 20, True)
+        ]
         for script, utd, compile in runs * steps:
             for env_id in ("dm_control/walker-walk-v0", "dm_control/humanoid-stand-v0"):
                 speed, share = steps_per_second(script, utd, env_id, count, compile)
-                row = {"threads": count, "script": f"{script}.py{' --compile' * compile}", "utd": utd, "env_id": env_id}
+                row = {
+                    "threads": count,
+                    "script": f"{script}.py{' --compile' * compile}",
+                    "utd": utd,
+                    "env_id": env_id,
+                }
                 record["steps_per_second"].append(row | {"value": speed, "share": share})
-                print(f"{count} thread{'s' * (count > 1)}, {row['script']}, UTD {utd}, {env_id}: {speed:.2f} steps/s, {share}", flush=True)
+                print(
+                    f"{count} thread{'s' * (count > 1)}, {row['script']}, UTD {utd}, {env_id}: {speed:.2f} steps/s, {share}",
+                    flush=True,
+                )
         Path(out).write_text(json.dumps(record, indent=1) + "\n")
-    print(f"\n{record['machine']}, {record['date']}; medians of {rounds} rounds: ms (times the floor, within a round)\n")
+    print(
+        f"\n{record['machine']}, {record['date']}; medians of {rounds} rounds: ms (times the floor, within a round)\n"
+    )
     print("| threads | shape | task | " + " | ".join(names) + " |\n" + "|---" * (3 + len(names)) + "|")
     print("\n".join("| " + " | ".join(row) + " |" for row in rows))
     print("\n" + "\n".join(f"{name}: {text}" for name, text in TASKS.items()))
-    print("\n| threads | script | UTD | task | environment steps per second | of the time in updates and model |\n|---|---|---|---|---|---|")
+    print(
+        "\n| threads | script | UTD | task | environment steps per second | of the time in updates and model |\n|---|---|---|---|---|---|"
+    )
     for r in record["steps_per_second"]:
         share = "-" if r["share"] is None else f"{r['share']:.0%}"
         print(f"| {r['threads']} | {r['script']} | {r['utd']} | {r['env_id']} | {r['value']:.2f} | {share} |")
@@ -441,7 +540,11 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
 def machine(gpu=""):
     """The processor's name and the number of cores, and the GPU's name."""
     try:
-        name = next(line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line)
+        name = next(
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        )
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     words = f"{name}, {os.cpu_count()} cores"

@@ -393,7 +393,8 @@ def test_a_simulation_that_diverges_is_one_clear_line(script, workers, tmp_path)
     ]
     done = by_subprocess(script, [*argv, "--run-dir", tmp_path, "--checkpoint-interval", 50], DIVERGE)
     assert done.returncode == 1, done.stderr[-2000:]
-    assert_one_line(done.stderr, "PhysicsError", "--resume")
+    error = done.stderr if workers == "--no-env-workers" else done.stderr.split("main process.")[-1]
+    assert_one_line(error, "PhysicsError", "--resume")  # of a worker Gymnasium shows the traceback, too
     (run_dir,) = tmp_path.iterdir()
     assert checkpoint(run_dir)["step"] == 50
 
@@ -406,22 +407,20 @@ def limited(size):
 @pytest.mark.parametrize("what", ["checkpoint", "events"])
 def test_a_full_disk_leaves_the_checkpoint_before_intact(script, what, tmp_path):
     """The files grow as the run goes on, until one does not fit any more."""
-    command = [
-        *stress_resume.flags(script.__name__, "Hopper-v5", 4000),
-        "--run-dir",
-        tmp_path,
-        "--num-seeds",
-        1,
-    ]
+    if what == "events" and script is not sac:
+        pytest.skip("the same text in all three scripts")
+    command = stress_resume.flags(script.__name__, "Hopper-v5", 4000)[1:]
+    command += ["--run-dir", tmp_path, "--num-seeds", 1, "--hidden-dim", 2, "--checkpoint-interval", 25]
+    command += ["--model-hidden-dim", 2, "--synthetic-buffer-size", 60] if script is not sac else []
     command += ["--log-interval", 1000 if what == "checkpoint" else 1]
-    if what == "events":  # small checkpoints, seldom written
-        command += ["--checkpoint-interval", 20, "--hidden-dim", 2]
-        command += ["--model-hidden-dim", 2, "--synthetic-buffer-size", 60] if script is not sac else []
-    size = {"checkpoint": 900_000 if script is not sac else 150_000, "events": 90_000}[what]
-    done = by_subprocess(script, command[1:], preexec_fn=limited(size))
+    # Bytes: a checkpoint of some 300 transitions, or the numbers of some 100 steps
+    size = {"checkpoint": 50_000 if script is sac else 100_000, "events": 55_000}[what]
+    done = by_subprocess(script, command, preexec_fn=limited(size))
     assert done.returncode == 1, done.stderr[-2000:]
     assert_one_line(done.stderr, "--resume")
     (run_dir,) = tmp_path.iterdir()
+    largest = max(run_dir.iterdir(), key=lambda path: path.stat().st_size)
+    assert largest.name.startswith("checkpoint.tmp" if what == "checkpoint" else "events")
     step = checkpoint(run_dir)["step"]
     resume(script, run_dir, "--total-timesteps", step + 20)
 
@@ -481,17 +480,17 @@ def processes_of(session):
 
 
 @pytest.mark.parametrize("mistake", ["memory", "steps"])
-def test_a_mistake_found_after_the_workers_have_started_ends_them_too(script, mistake, tmp_path):
+def test_a_mistake_found_after_the_workers_have_started_ends_them_too(mistake, tmp_path):
     """They have the handler of SIGTERM, with which Python would end them."""
     if mistake == "memory":
         argv = ["--env-id", "Hopper-v5", "--env-workers", "--total-timesteps", 10**12, "--run-dir", tmp_path]
     else:
-        (run_dir,) = run(script, tmp_path)
+        (run_dir,) = run(sac, tmp_path)
         argv = ["--resume", run_dir, "--env-workers"]
-    command = [sys.executable, script.__file__, *map(str, argv)]
+    command = [sys.executable, sac.__file__, *map(str, argv)]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
     try:
-        error = process.communicate(timeout=20)[1]
+        error = process.communicate(timeout=15)[1]
     finally:
         for pid in processes_of(process.pid):
             os.kill(int(pid), signal.SIGKILL)

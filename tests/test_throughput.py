@@ -5,7 +5,6 @@ import sys
 
 import pytest
 import throughput
-
 from conftest import ROOT
 
 MISTAKES = [
@@ -35,7 +34,9 @@ def test_each_round_asks_each_worker_once(monkeypatch):
     assert list(results) == [("small", task) for task in throughput.TASKS]
     for (_, task), times in results.items():
         assert len(times["floor"]) == len(times["ours"]) == 2
-        assert 0 < min(times["floor"]) < min(times["ours"]), f"{task}: nothing is as fast as its multiplications alone"
+        assert 0 < min(times["floor"]) < min(times["ours"]), (
+            f"{task}: nothing is as fast as its multiplications alone"
+        )
 
 
 def test_whole_steps_are_timed_by_the_clock(monkeypatch, tmp_path):
