@@ -1,12 +1,13 @@
-"""How fast the scripts are, beside what else one could run, and beside the bare matrix multiplications of the same shapes.
+"""How fast the scripts are, beside what else one could run, and beside the bare matrix multiplications.
 
     python benchmark/throughput.py                                   # ours and the floor
     python benchmark/throughput.py --peers .venv-peers/bin/python --mbrl .venv-mbrl/bin/python
     python benchmark/throughput.py --gpu cuda                        # six seeds of ftfl.py side by side
 
-Every implementation runs in a process of its own, pinned to one core or to two, and waits while another one is measured. One
-round measures each once, then the next round begins; the table has the medians over the rounds. benchmark/README.md says how
-to install the peers (Stable-Baselines3 and SBX in one virtual environment, mbrl in another).
+Every implementation runs in a process of its own, pinned to one core or to two, and waits while another one is
+measured. One round measures each once, then the next round begins; the table has the medians over the rounds.
+benchmark/README.md says how to install the peers (Stable-Baselines3 and SBX in one virtual environment, mbrl in
+another).
 """
 
 import json
@@ -30,7 +31,7 @@ TASKS = {  # name: what one number is
 ROOT = Path(__file__).parent.parent
 
 
-# ------------------------------------------------------------------------------------------------ Workers: ours
+# ---------------------------------------- Workers: ours
 def ours(compile):
     """{task: function (obs_dim, act_dim) -> function to be timed, units in it}."""
     import torch
@@ -88,13 +89,13 @@ def ours(compile):
 
 
 def floor():
-    """The matrix multiplications alone: of each layer its forward, and what backward needs of its two, in one batched call."""
+    """The multiplications alone: of each layer its forward, and what backward needs of its two, batched."""
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
     def layer(stack, rows, a, b, weights=True, inputs=True):
-        """Products of one linear layer of `stack` networks: forward, gradient of the weights, gradient of the inputs."""
+        """Products of a linear layer of `stack` networks: forward, gradients of the weights, of the inputs."""
         x, w, y = torch.randn(stack, rows, a), torch.randn(stack, a, b), torch.randn(stack, rows, b)
         products = [(x, w)] + [(x.transpose(1, 2), y)] * weights + [(y, w.transpose(1, 2))] * inputs
         out = [torch.empty(*p.shape[:2], q.shape[2]) for p, q in products]
@@ -147,7 +148,7 @@ def floor():
     return {"sac": sac, "ensemble": ensemble, "imagine": imagine}
 
 
-# ------------------------------------------------------------------------------------------------ Workers: peers
+# ---------------------------------------- Workers: peers
 def random_env(obs_dim, act_dim):
     """An environment of these sizes, for peers that can't be made without one."""
     import gymnasium as gym
@@ -227,8 +228,9 @@ def mbrl():
 
     def sac(obs_dim, act_dim):
         space = SimpleNamespace(shape=(act_dim,), high=np.ones(act_dim), low=-np.ones(act_dim))
-        args = SimpleNamespace(gamma=0.99, tau=0.005, alpha=0.2, policy="Gaussian", target_update_interval=1, hidden_size=HIDDEN,
-                               automatic_entropy_tuning=True, target_entropy=-act_dim / 2, device="cpu", lr=3e-4)  # fmt: skip
+        args = dict(gamma=0.99, tau=0.005, alpha=0.2, lr=3e-4, policy="Gaussian", hidden_size=HIDDEN)
+        args |= dict(automatic_entropy_tuning=True, target_entropy=-act_dim / 2, target_update_interval=1)
+        args = SimpleNamespace(device="cpu", **args)
         agent, memory = SAC(obs_dim, space, args), filled(obs_dim, act_dim)
         return lambda: [
             agent.update_parameters(memory, BATCH, u, reverse_mask=True) for u in range(UPDATES)
@@ -318,23 +320,26 @@ def work(name):
         print(1000 * (time.perf_counter() - begin) / (calls * units), file=answers, flush=True)
 
 
-# ------------------------------------------------------------------------------------------------ Whole steps
+# ---------------------------------------- Whole steps
 def steps_per_second(script, utd, env_id, threads, compile, device="cpu", num_seeds=1, env_workers=False):
-    """Environment steps per second of a whole run after its random steps, all seeds together, the median over stretches of ten
-    steps; and the share of that time in updates, model training and imagination. Model training at its default of 20 batches per
-    step. A compiled update can't be timed from within, and nothing can on a GPU: there, the share is None."""
+    """Environment steps per second of a whole run after its random steps, all seeds together: the median over
+    stretches of ten steps; and the share of that time in updates, model training and imagination. Model training
+    at its default of 20 batches per step. A compiled update can't be timed from within, and nothing can on a GPU:
+    there, the share is None."""
     program = """
 import statistics, sys, time, tempfile
-sys.path.insert(0, sys.argv.pop(1)); script, utd, env_id, threads, steps, compile, device, num_seeds, env_workers = sys.argv[1:]
+sys.path.insert(0, sys.argv.pop(1))
+script, utd, env_id, threads, steps, compile, device, num_seeds, env_workers = sys.argv[1:]
 module, steps = __import__(script), int(steps)
-times, spent_at, update = [], [], module.tqdm.update
-def step_done(self, *a):
-    if getattr(self, "unit", "") == "step":  # torch.compile has bars of its own, without one
-        times.append(time.perf_counter())
-        spent_at.append(spent[0])
-    return update(self, *a)
-module.tqdm.update = step_done
-spent = [0.0]
+times, spent_at, spent = [], [], [0.0]
+class Clock(module.tqdm):
+    def __iter__(self):
+        for x in super().__iter__():
+            yield x
+            if self.unit == "step":  # not a training of the model
+                times.append(time.perf_counter())
+                spent_at.append(spent[0])
+module.tqdm = Clock
 def timed(function):
     def call(*a, **k):
         begin = time.perf_counter()
@@ -345,13 +350,14 @@ def timed(function):
     return call
 if compile == "no":
     module.SAC.update = timed(module.SAC.update)
+flags = dict(env_id=env_id, utd_ratio=int(utd), learning_starts=1000, total_timesteps=1000 + steps)
+flags |= dict(num_threads=int(threads), eval_interval=10**9, eval_episodes=1, checkpoint_interval=10**9)
+flags |= dict(device=device, compile=compile == "yes", num_seeds=int(num_seeds), env_workers=env_workers == "yes")
 if script != "sac":
     module.train_model, module.imagine = timed(module.train_model), timed(module.imagine)
-model = {"model_train_interval": 10, "model_train_steps": 200} if script != "sac" else {}
+    flags |= dict(model_train_interval=10, model_train_steps=200)
 with tempfile.TemporaryDirectory() as folder:
-    module.main(module.Args(env_id=env_id, utd_ratio=int(utd), learning_starts=1000, total_timesteps=1000 + steps, num_threads=int(threads),
-                eval_interval=10**9, eval_episodes=1, run_dir=folder, device=device, checkpoint_interval=10**9, compile=compile == "yes", num_seeds=int(num_seeds),
-                env_workers=env_workers == "yes", **model))
+    module.main(module.Args(run_dir=folder, **flags))
 chunks = [10 * int(num_seeds) / (b - a) for a, b in zip(times[1009::10], times[1019::10])]
 print(statistics.median(chunks), (spent_at[-2] - spent_at[999]) / (times[-2] - times[999]))
 """
@@ -365,7 +371,7 @@ print(statistics.median(chunks), (spent_at[-2] - spent_at[999]) / (times[-2] - t
     return speed, None if compile or device != "cpu" else share
 
 
-# ------------------------------------------------------------------------------------------------ Coordinator
+# ---------------------------------------- Coordinator
 def fail(message):
     """Report a user's mistake in one line and exit."""
     print(f"error: {message}", file=sys.stderr)
@@ -378,18 +384,15 @@ def check_args(peers, mbrl, rounds, threads, gpu, out):
         fail(f"--rounds must be at least 1, not {rounds}")
     cores = len(os.sched_getaffinity(0))
     if not threads or not all(1 <= count <= cores for count in threads):
-        fail(
-            f"--threads are pinned to a core each: between 1 and {cores} here, not {' '.join(map(str, threads)) or 'none'}"
-        )
+        given = " ".join(map(str, threads)) or "none"
+        fail(f"--threads are pinned to a core each: between 1 and {cores} here, not {given}")
     for flag, python, modules in (
         ("--peers", peers, "stable_baselines3, sbx"),
         ("--mbrl", mbrl, "mbrl.models"),
     ):
         try:
             if python and subprocess.run([python, "-c", f"import {modules}"], capture_output=True).returncode:
-                fail(
-                    f"{flag} {python} can't import {modules}: see benchmark/README.md for how to install what it needs"
-                )
+                fail(f"{flag} {python} can't import {modules}: benchmark/README.md says what it needs")
         except OSError as error:
             fail(f"{flag} must be the python of a virtual environment, not {python} ({error.strerror})")
     if gpu:
@@ -410,7 +413,8 @@ def pinned(threads):
 
 
 def environment(threads):
-    flags = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'} intra_op_parallelism_threads={threads}"
+    flags = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
+    flags += f" intra_op_parallelism_threads={threads}"
     return os.environ | {
         "OMP_NUM_THREADS": str(threads),
         "XLA_FLAGS": flags,
@@ -453,8 +457,15 @@ def measure(pythons, threads, rounds, names):
     return results
 
 
-def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, ...] = (1, 2), steps: bool = True, gpu: str = "",
-         out: str = "throughput.json"):  # fmt: skip
+def main(
+    peers: str = "",
+    mbrl: str = "",
+    rounds: int = 15,
+    threads: tuple[int, ...] = (1, 2),
+    steps: bool = True,
+    gpu: str = "",
+    out: str = "throughput.json",
+):
     """Measure, print a table of ratios and write all numbers as JSON.
 
     Args:
@@ -479,7 +490,8 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
             speed, _ = steps_per_second(
                 "ftfl", 20, "dm_control/humanoid-stand-v0", 1, compile, gpu, 6, env_workers
             )
-            words = f"ftfl.py --num-seeds 6 --device {gpu}{' --env-workers' * env_workers}{' --compile' * compile}"
+            words = f"ftfl.py --num-seeds 6 --device {gpu}{' --env-workers' * env_workers}"
+            words += " --compile" * compile
             record["steps_per_second"].append(
                 {"command": words, "utd": 20, "env_id": "dm_control/humanoid-stand-v0", "value": speed}
             )
@@ -499,7 +511,7 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
             record["ms"].append(
                 {"threads": count, "shape": shape, "task": task, "medians": medians, "all": times}
             )
-            # The ratios are taken round by round: a slow quarter of an hour of the machine is in both numbers, and falls out.
+            # Round by round: a slow quarter of an hour of the machine is in both numbers, and falls out
             ratios = {
                 n: statistics.median(ms / bare for ms, bare in zip(times[n], times["floor"])) for n in medians
             }
@@ -519,18 +531,16 @@ def main(peers: str = "", mbrl: str = "", rounds: int = 15, threads: tuple[int, 
                 }
                 record["steps_per_second"].append(row | {"value": speed, "share": share})
                 print(
-                    f"{count} thread{'s' * (count > 1)}, {row['script']}, UTD {utd}, {env_id}: {speed:.2f} steps/s, {share}",
+                    f"{count} thread{'s' * (count > 1)}, {row['script']}, UTD {utd}, {env_id}: {speed:.2f} steps/s",
                     flush=True,
                 )
         Path(out).write_text(json.dumps(record, indent=1) + "\n")
-    print(
-        f"\n{record['machine']}, {record['date']}; medians of {rounds} rounds: ms (times the floor, within a round)\n"
-    )
+    print(f"\n{record['machine']}, {record['date']}; medians of {rounds} rounds: ms (times the floor)\n")
     print("| threads | shape | task | " + " | ".join(names) + " |\n" + "|---" * (3 + len(names)) + "|")
     print("\n".join("| " + " | ".join(row) + " |" for row in rows))
     print("\n" + "\n".join(f"{name}: {text}" for name, text in TASKS.items()))
     print(
-        "\n| threads | script | UTD | task | environment steps per second | of the time in updates and model |\n|---|---|---|---|---|---|"
+        "\n| threads | script | UTD | task | steps per second | in updates and model |\n|---|---|---|---|---|---|"
     )
     for r in record["steps_per_second"]:
         share = "-" if r["share"] is None else f"{r['share']:.0%}"
