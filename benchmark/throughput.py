@@ -4,10 +4,10 @@
     python benchmark/throughput.py --peers .venv-peers/bin/python --mbrl .venv-mbrl/bin/python
     python benchmark/throughput.py --gpu cuda                        # six seeds of ftfl.py side by side
 
-Every implementation runs in a process of its own, pinned to one core or to two, and waits while another one is
-measured. One round measures each once, then the next round begins; the table has the medians over the rounds.
-benchmark/README.md says how to install the peers (Stable-Baselines3 and SBX in one virtual environment, mbrl in
-another).
+Every implementation runs in a process of its own, pinned to one core or to two, and waits while another one
+is measured. One round measures each once, then the next begins; the table has the medians over the rounds.
+benchmark/README.md says how to install the peers (Stable-Baselines3 and SBX in one virtual environment, mbrl
+in another).
 """
 
 import json
@@ -95,7 +95,7 @@ def floor():
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
     def layer(stack, rows, a, b, weights=True, inputs=True):
-        """Products of a linear layer of `stack` networks: forward, gradients of the weights, of the inputs."""
+        """Products of a linear layer of `stack` networks: forward, gradient of weights, of inputs."""
         x, w, y = torch.randn(stack, rows, a), torch.randn(stack, a, b), torch.randn(stack, rows, b)
         products = [(x, w)] + [(x.transpose(1, 2), y)] * weights + [(y, w.transpose(1, 2))] * inputs
         out = [torch.empty(*p.shape[:2], q.shape[2]) for p, q in products]
@@ -323,9 +323,9 @@ def work(name):
 # ---------------------------------------- Whole steps
 def steps_per_second(script, utd, env_id, threads, compile, device="cpu", num_seeds=1, env_workers=False):
     """Environment steps per second of a whole run after its random steps, all seeds together: the median over
-    stretches of ten steps; and the share of that time in updates, model training and imagination. Model training
-    at its default of 20 batches per step. A compiled update can't be timed from within, and nothing can on a GPU:
-    there, the share is None."""
+    stretches of ten steps; and the share of that time in updates, model training, imagination. The model is
+    trained by its default of 20 batches per step. A compiled update can't be timed from within, and nothing
+    can on a GPU: there, the share is None."""
     program = """
 import statistics, sys, time, tempfile
 sys.path.insert(0, sys.argv.pop(1))
@@ -352,7 +352,8 @@ if compile == "no":
     module.SAC.update = timed(module.SAC.update)
 flags = dict(env_id=env_id, utd_ratio=int(utd), learning_starts=1000, total_timesteps=1000 + steps)
 flags |= dict(num_threads=int(threads), eval_interval=10**9, eval_episodes=1, checkpoint_interval=10**9)
-flags |= dict(device=device, compile=compile == "yes", num_seeds=int(num_seeds), env_workers=env_workers == "yes")
+flags |= dict(device=device, compile=compile == "yes", num_seeds=int(num_seeds))
+flags["env_workers"] = env_workers == "yes"
 if script != "sac":
     module.train_model, module.imagine = timed(module.train_model), timed(module.imagine)
     flags |= dict(model_train_interval=10, model_train_steps=200)
@@ -531,7 +532,7 @@ def main(
                 }
                 record["steps_per_second"].append(row | {"value": speed, "share": share})
                 print(
-                    f"{count} thread{'s' * (count > 1)}, {row['script']}, UTD {utd}, {env_id}: {speed:.2f} steps/s",
+                    f"{count} threads, {row['script']}, UTD {utd}, {env_id}: {speed:.2f} steps/s",
                     flush=True,
                 )
         Path(out).write_text(json.dumps(record, indent=1) + "\n")
@@ -539,9 +540,7 @@ def main(
     print("| threads | shape | task | " + " | ".join(names) + " |\n" + "|---" * (3 + len(names)) + "|")
     print("\n".join("| " + " | ".join(row) + " |" for row in rows))
     print("\n" + "\n".join(f"{name}: {text}" for name, text in TASKS.items()))
-    print(
-        "\n| threads | script | UTD | task | steps per second | in updates and model |\n|---|---|---|---|---|---|"
-    )
+    print("\n| threads | script | UTD | task | steps/s | in updates and model |\n|---|---|---|---|---|---|")
     for r in record["steps_per_second"]:
         share = "-" if r["share"] is None else f"{r['share']:.0%}"
         print(f"| {r['threads']} | {r['script']} | {r['utd']} | {r['env_id']} | {r['value']:.2f} | {share} |")

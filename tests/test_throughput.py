@@ -38,7 +38,7 @@ def test_each_round_asks_each_worker_once(monkeypatch):
 
 
 def test_whole_steps_are_timed_by_the_clock(monkeypatch, tmp_path):
-    """A copy of sac.py whose update only sleeps for 20 ms: fewer than 50 steps a second, nearly all in updates."""
+    """A copy of sac.py whose update sleeps for 20 ms: fewer than 50 steps a second, nearly all in updates."""
     slow = "def sleep_instead(self, batch, noise):\n    time.sleep(0.02)\n"
     slow += "    return {'nothing': torch.zeros(1, 1)}\n\n\nSAC.update = sleep_instead\n\n\n"
     (tmp_path / "sac.py").write_text(
