@@ -264,12 +264,14 @@ def test_a_kill_in_a_write_leaves_the_checkpoint_before(script, tmp_path, monkey
 
     monkeypatch.setattr(torch, "save", torn)
     with pytest.raises(KeyboardInterrupt):
-        run(script, tmp_path)
+        run(script, tmp_path / "runs")
     monkeypatch.undo()
-    (run_dir,) = tmp_path.iterdir()
+    (run_dir,) = (tmp_path / "runs").iterdir()
     assert checkpoint(run_dir)["step"] == 60 and (run_dir / "checkpoint.tmp").stat().st_size == 1000
     resume(script, run_dir)
     assert checkpoint(run_dir)["step"] == 120 and not (run_dir / "checkpoint.tmp").exists()
+    # What was logged up to step 90 is not there twice
+    assert stress_resume.differences([run_dir], run(script, tmp_path / "whole")) == []
 
 
 def test_the_capacity_of_a_buffer_may_grow(script):
