@@ -404,8 +404,9 @@ def test_five_percent_real_means_five_percent_real_rows(model_script, tmp_path, 
         return update(agent, batch, noise)
 
     monkeypatch.setattr(module.SAC, "update", spy)
-    args = make_args(module, env_id="Hopper-v5", total_timesteps=70, learning_starts=60, num_seeds=2, utd_ratio=3,
-                     batch_size=100, run_dir=str(tmp_path))  # fmt: skip
+    flags = {"env_id": "Hopper-v5", "total_timesteps": 70, "learning_starts": 60, "num_seeds": 2}
+    flags |= {"utd_ratio": 3, "batch_size": 100, "run_dir": str(tmp_path)}
+    args = make_args(module, **flags)
     run_dirs = module.main(args)
     assert len(seen) == 11 * 3
     next_obs = read_checkpoint(run_dirs[0])["buffer"]["data"][3].numpy()
