@@ -9,7 +9,7 @@ beats SAC; in the DeepMind Control Suite it fails. Barkley & Fridovich-Keil (202
 2. Residual targets. The paper says that s' - s looks like noise beside the state: the predicted variance is
    inflated, imagined states are bad. Repair: Direct Next-state Prediction (DNP). The target is s' itself.
 
-Both are in `Ensemble.targets`; `Ensemble.to_transition` turns a prediction of targets back into a transition.
+TUN is in `Ensemble.targets`, DNP in `raw_targets`; `to_transition` undoes both: targets become a transition.
 --no-target-normalization and --next-state-prediction residual switch them off: without both, this is mbpo.py.
 
 The algorithm, and what does each step (`main` puts them together):
@@ -25,14 +25,14 @@ The algorithm, and what does each step (`main` puts them together):
     20 times: draw a batch, 5 % real and 95 % synthetic transitions           ReplayBuffer.sample
         one step of critics, actor, temperature and target critics            SAC.update
 
-ensemble:  several networks that learn the same task: where they disagree, none of them is to be trusted
+ensemble:  several networks that learn the same task; of these a random elite imagines each transition
 elite:     one of the networks that may imagine, chosen anew after each training
 holdout:   transitions that no network ever trains on, so that the error on them is an honest one
-bootstrap: as many transitions as there are, drawn with replacement, for each network its own
+bootstrap: as many draws, with replacement, as training transitions; each network has its own
 rollout:   a trajectory that policy and model imagine from a real state on, by default one step long
 
-Shapes: arrays begin with `seeds`. --num-seeds 6 trains six seeds side by side: each network is a stack, one
-batched matmul serves it. With one seed, `seeds` is 1: read (seeds, batch, obs) as (batch, obs).
+Shapes: arrays begin with `seeds`. --num-seeds 6 trains six seeds side by side: their networks lie in a stack
+for one batched matmul. With one seed, `seeds` is 1: read (seeds, batch, obs) as (batch, obs).
 """
 
 import atexit
@@ -43,6 +43,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections import namedtuple
@@ -79,7 +80,7 @@ class RunArgs:  # what is run, where, and what it leaves
     log_interval: int = 100  # steps between logged losses
     run_dir: str = "runs"  # folder that gets one folder per seed: {env}__{script}__{seed}__{time}
     checkpoint_interval: int = 10_000  # steps between checkpoints; SIGTERM and SIGINT (Ctrl-C) leave one, too
-    resume: str = ""  # the run directory of a (first) seed: go on from its checkpoint, with its flags
+    resume: str = ""  # a run directory (its first seed's): go on from its checkpoint, with its flags
 
 
 @dataclass
@@ -100,7 +101,7 @@ class AgentArgs:  # SAC: actor, critics and temperature
 class ModelArgs:  # the learned model, and what it imagines
     ensemble_size: int = 7  # networks in the ensemble
     num_elites: int = 5  # networks that imagine: those with the smallest holdout error
-    model_hidden_dim: int = 200  # width of the four hidden layers (Tuned FTFL: 400)
+    model_hidden_dim: int = 200  # width of the four hidden layers (tuned in the paper: 400)
     model_lr: float = 3e-4  # Adam's learning rate for the model
     model_train_interval: int = 250  # environment steps between trainings of the model
     model_train_steps: int = 5_000  # gradient steps per training of the model
@@ -108,7 +109,7 @@ class ModelArgs:  # the learned model, and what it imagines
     learned_logvar_bounds: bool = False  # learn the bounds of the log-variance, as PETS does
     real_ratio: float = 0.05  # share of real transitions in a batch; with 1 there is no model: this is sac.py
     rollouts_per_step: int = 400  # imagined trajectories per environment step
-    rollout_schedule: str = "1:1:0:1"  # START:END:FROM:TO, length START until step FROM, END from step TO on
+    rollout_schedule: str = "1:1:0:1"  # START:END:FROM:TO: length START to FROM, END from TO on, else linear
     synthetic_buffer_size: int = 1_000_000  # imagined transitions kept; the oldest are overwritten
 
 
@@ -155,7 +156,7 @@ class Actor(nn.Module):
     def forward(self, obs):
         """obs (seeds, batch, obs) -> mean and log std before the tanh, (seeds, batch, act) each."""
         mean, log_std = self.net(obs).chunk(2, -1)
-        return mean, -4 + 6 * torch.tanh(log_std)  # log std in [-10, 2]
+        return mean, -4 + 6 * torch.tanh(log_std)  # log std in [-10, 2], at first about -4
 
     def sample(self, obs, noise):
         """Actions in [-1, 1] for standard normal `noise` (seeds, batch, act), and log pi (seeds, batch).
@@ -169,8 +170,7 @@ class Actor(nn.Module):
 
 
 class Adam(nn.Module):
-    """Adam (Kingma & Ba 2015) by torch's function: its class can't be compiled. The state is in buffers.
-    weight_decay: numbers for the first of the parameters; each times its parameter adds to the gradient."""
+    """Adam (Kingma & Ba 2015): torch's class can't be compiled. weight_decay: of the first parameters."""
 
     def __init__(self, params, lr, weight_decay=()):
         super().__init__()
@@ -178,7 +178,7 @@ class Adam(nn.Module):
         self.exp_avgs = [torch.zeros_like(p) for p in self.params]  # running means of the gradients,
         self.exp_avg_sqs = [torch.zeros_like(p) for p in self.params]  # and of their squares
         self.steps = [torch.zeros((), device=p.device) for p in self.params]
-        for name in ("exp_avgs", "exp_avg_sqs", "steps"):
+        for name in ("exp_avgs", "exp_avg_sqs", "steps"):  # into buffers, and so into the state_dict
             for i, x in enumerate(getattr(self, name)):
                 self.register_buffer(f"{name}_{i}", x)
 
@@ -254,8 +254,8 @@ class Ensemble(nn.Module):
             nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
             nn.init.zeros_(layer.bias)
         shape, learned = (args.num_seeds, 1, 1, out_dim), args.learned_logvar_bounds
-        self.max_logvar = nn.Parameter(torch.full(shape, 0.5), requires_grad=learned)
-        self.min_logvar = nn.Parameter(torch.full(shape, -10.0), requires_grad=learned)
+        self.max_logvar = nn.Parameter(torch.full(shape, 0.5), requires_grad=learned)  # std below 1.3
+        self.min_logvar = nn.Parameter(torch.full(shape, -10.0), requires_grad=learned)  # above 0.0067
         self.register_buffer("input_mean", torch.zeros(args.num_seeds, 1, 1, in_dim))
         self.register_buffer("input_std", torch.ones(args.num_seeds, 1, 1, in_dim))
         self.register_buffer("target_mean", torch.zeros(shape))
@@ -277,7 +277,7 @@ class Ensemble(nn.Module):
 
     def update(self, batch):
         """One gradient step on a Batch (seeds, networks, batch, ...). Returns what to log, (seeds, networks).
-        Gaussian negative log-likelihood, twice and without constant: (y - mean)^2 / var + log var."""
+        Twice the Gaussian negative log-likelihood, but for a constant: (y - mean)^2 / var + log var."""
         mean, logvar = self(batch.obs, batch.actions)
         mse_loss = ((self.targets(batch) - mean).square() * (-logvar).exp()).mean((2, 3))
         variance_loss = logvar.mean((2, 3))
@@ -317,20 +317,20 @@ class Ensemble(nn.Module):
             self.target_std.copy_(torch.where(std < STD_FLOOR, 0, std))
 
     def sample(self, obs, actions):
-        """One imagined step from (seeds, rows, ...): for each row a sample from an elite's Gaussian."""
+        """One imagined step from each row (seeds, rows, .): a sample of a random elite's Gaussian."""
         mean, logvar = self(obs.unsqueeze(1), actions.unsqueeze(1))  # (seeds, networks, rows, obs + 1)
         picks = torch.randint(self.elites.shape[1], obs.shape[:2], device=obs.device)  # (seeds, rows)
-        networks = self.elites.gather(1, picks)[:, None, :, None]
-        mean, logvar = (torch.take_along_dim(x, networks, 1) for x in (mean, logvar))  # 1 network a row
+        networks = self.elites.gather(1, picks)[:, None, :, None]  # (seeds, 1, rows, 1)
+        mean, logvar = (torch.take_along_dim(x, networks, 1) for x in (mean, logvar))
         prediction = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
         next_obs, rewards = self.to_transition(obs.unsqueeze(1), prediction)
         return next_obs.squeeze(1), rewards.squeeze(1)
 
 
 def split_rows(args, size):
-    """Row numbers for training and held out, (seeds, rows) each. One row of each full block of five is held
-    out, for life: a holdout drawn anew would hold rows that the networks have been trained on before."""
-    generator = torch.Generator().manual_seed(args.seed)
+    """Row numbers for training and held out, (seeds, rows) each. One row of each block of five is held
+    out, for life: a holdout drawn anew would hold rows already trained on. Unfinished blocks wait."""
+    generator = torch.Generator().manual_seed(args.seed)  # so old blocks get their old picks again
     picks = torch.randint(HOLDOUT_BLOCK, (size // HOLDOUT_BLOCK, args.num_seeds), generator=generator)
     held_out = (picks.T.unsqueeze(-1) == torch.arange(HOLDOUT_BLOCK)).flatten(1)  # (seeds, rows)
     return [mask.nonzero()[:, 1].view(args.num_seeds, -1) for mask in (~held_out, held_out)]
@@ -341,12 +341,12 @@ def train_model(model, buffer, args):
     train_rows, holdout_rows = (rows.to(buffer.data.obs.device) for rows in split_rows(args, buffer.size))
     model.fit_normalizers(buffer.sample(train_rows.unsqueeze(1)))
     # Bootstrap: each network gets its own draw, with replacement, of as many rows
-    shape, device = (args.num_seeds, args.ensemble_size, args.model_batch_size), train_rows.device
-    picks = torch.randint(train_rows.shape[1], (*shape[:2], train_rows.shape[1]), device=device)
-    train_rows = torch.take_along_dim(train_rows.unsqueeze(1), picks, -1)  # (seeds, networks, rows)
+    stack, num_rows, device = (args.num_seeds, args.ensemble_size), train_rows.shape[1], train_rows.device
+    picks = torch.randint(num_rows, (*stack, num_rows), device=device)
+    bootstraps = torch.take_along_dim(train_rows.unsqueeze(1), picks, -1)  # (seeds, networks, rows)
     for _ in tqdm(range(args.model_train_steps), desc="model", unit="batch", leave=False, delay=2):
-        picks = torch.randint(train_rows.shape[-1], shape, device=device)
-        logs = model.update(buffer.sample(torch.take_along_dim(train_rows, picks, -1)))
+        picks = torch.randint(num_rows, (*stack, args.model_batch_size), device=device)
+        logs = model.update(buffer.sample(torch.take_along_dim(bootstraps, picks, -1)))
     return logs | evaluate_model(model, buffer, holdout_rows)
 
 
@@ -354,9 +354,9 @@ def train_model(model, buffer, args):
 def evaluate_model(model, buffer, holdout_rows):
     """Choose the elites by holdout error. Returns what to log, (seeds, ...) each.
     The error that ranks is in the units trained in: in the environment's, large numbers would decide alone.
-    The rest is in the environment's units and so compares across targets. R2 is 1 - (mean squared error of
+    The rest is in the environment's units: runs with other targets compare. R2 is 1 - (mean squared error of
     an elite) / (variance); for next states, the variance of the one-step change s' - s."""
-    # At most 5,000, at random but always the same: an even stride could fall in step with the episodes.
+    # At most 5,000, at random: an even stride could fall in step with the episodes.
     picks = torch.randperm(holdout_rows.shape[1], generator=torch.Generator().manual_seed(0))[:5_000]
     rows = holdout_rows[:, picks.to(holdout_rows.device)].unsqueeze(1)
     batch = buffer.sample(rows)  # (seeds, 1, rows, ...)
@@ -372,7 +372,7 @@ def evaluate_model(model, buffer, holdout_rows):
     mse, variance = (predicted - real).square().mean((1, 2)), real.var(2).squeeze(1)  # (seeds, obs + 1)
     r2 = torch.where(variance < STD_FLOOR**2, torch.nan, 1 - mse / variance)
     logs = {"model/holdout_mse": holdout_mse, "model/predicted_std": std, "model/reward_r2": r2[:, -1]}
-    logs["model/next_state_r2"] = r2[:, :-1].nanmedian(1).values  # a mean can be one bad dimension
+    logs["model/next_state_r2"] = r2[:, :-1].nanmedian(1).values  # one bad dimension can ruin a mean
     logs |= {"rewards/real": batch.rewards, "rewards/synthetic": rewards}
     return logs | {"rewards/synthetic_std": std[..., -1]}
 
@@ -399,12 +399,12 @@ def termination_rule(env_id):
 
 @torch.no_grad()
 def imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args):
-    """Replay the policy inside the model from real states, into `synthetic_buffer`. A rollout that reaches a
+    """Run the policy inside the model, from real states, into `synthetic_buffer`. A rollout that reaches a
     terminal state starts again at a real one. Returns the Batch of the last step, (seeds, rollouts, ...)."""
     start, end, first, last = map(int, args.rollout_schedule.split(":"))
     length = int(np.interp(step, [first, last], [start, end]))
     shape, device = (args.num_seeds, length + 1, args.rollouts_per_step), buffer.data.obs.device
-    real_obs = buffer.sample(torch.randint(buffer.size, shape, device=device)).obs  # to start from
+    real_obs = buffer.sample(torch.randint(buffer.size, shape, device=device)).obs  # to start from (again)
     obs = real_obs[:, 0]  # (seeds, rollouts, obs)
     for t in range(length):
         noise = torch.randn(*obs.shape[:2], buffer.data.actions.shape[-1], device=device)
@@ -412,13 +412,14 @@ def imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args):
         next_obs, rewards = model.sample(obs, actions)
         terminals = is_terminal(next_obs)
         batch = Batch(obs, actions, rewards, next_obs, terminals.float())
+        check_finite(batch._asdict(), step)
         synthetic_buffer.add(batch)
         obs = torch.where(terminals.unsqueeze(-1), real_obs[:, t + 1], next_obs)
     return batch
 
 
 def out_of_range(real, imagined):
-    """1 where a number of `imagined` (seeds, rows, ...) lies beyond all of `real`: nothing is clipped."""
+    """1 where a number of `imagined` (seeds, rows, ...) lies outside the range of `real`. Only logged."""
     return ((imagined < real.amin(1, keepdim=True)) | (imagined > real.amax(1, keepdim=True))).float()
 
 
@@ -446,7 +447,7 @@ class SAC(nn.Module):
     @torch.no_grad()
     def q_target(self, batch, noise):
         """y = r + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha log pi(a'|s')), a' ~ pi. (seeds, batch)
-        In an imagined row r, s' and terminal are the model's. The sum goes on through a time limit."""
+        In an imagined row r, s' and terminal are the model's. A time limit is not terminal."""
         next_actions, next_log_probs = self.actor.sample(batch.next_obs, noise)
         next_q = self.q_values(self.qf_target, batch.next_obs, next_actions).min(1).values
         next_v = next_q - self.log_alpha.exp() * next_log_probs
@@ -483,10 +484,10 @@ class SAC(nn.Module):
 def main(args):
     """Train. Returns the run directories, one per seed."""
     device, signals = check_args(args), []
-    for number in (signal.SIGTERM, signal.SIGINT):  # stop at the end of the step; at the second one at once
+    for number in (signal.SIGTERM, signal.SIGINT):  # stop after the step; a second one: at once
         signal.signal(number, lambda n, _: sys.exit(128 + n) if signals else signals.append(n))
     torch.set_num_threads(args.num_threads)
-    torch.manual_seed(args.seed)  # one stream for all seeds: a seed alone is another run than beside others
+    torch.manual_seed(args.seed)  # one stream for all seeds: alone, a seed is another run than beside others
     envs, eval_envs = make_envs(args), make_envs(args, args.eval_episodes)
     obs_dim, act_dim = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
     num_real = round(args.real_ratio * args.batch_size)
@@ -505,10 +506,8 @@ def main(args):
         for part in (parts[name] for name in ("agent", "model") if name in parts):
             part.update = torch.compile(part.update, fullgraph=True, mode=mode)
     run_dirs, start, episode_starts = load_checkpoint(args, parts) if args.resume else make_run_dirs(args)
-    obs = replay_episodes(envs, args, buffer, episode_starts, start)
-    writers = [SummaryWriter(str(run_dir), purge_step=start + 1) for run_dir in run_dirs]
-    for closable in (envs, eval_envs, *writers):
-        atexit.register(closable.close)
+    obs = replay_episodes(envs, args, buffer, episode_starts, start)  # at step 0 just a reset
+    writers = [SummaryWriter(str(folder), purge_step=start + 1, flush_secs=10) for folder in run_dirs]
 
     to_tensor = partial(torch.as_tensor, dtype=torch.float32, device=device)
     steps, start_time = range(start + 1, args.total_timesteps + 1), time.time()
@@ -535,13 +534,11 @@ def main(args):
 
         if step >= args.learning_starts:
             if use_model:
-                # Train the model on all real transitions but the holdout
                 if (step - args.learning_starts) % args.model_train_interval == 0:
                     logs = train_model(model, buffer, args)
                     check_finite({"model/nll": logs["model/nll"]}, step)
                     log(writers, logs, step)
 
-                # Imagine: replay the current policy inside the model
                 imagined = imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args)
 
             # Update: all batches of this step are drawn at once
@@ -584,7 +581,7 @@ SCRIPT = Path(__file__).stem
 
 
 def fail(message, code=2):
-    """Say in one line what the user's mistake is (code 2), or what stopped the run (code 1), and exit."""
+    """Say in one line what the user's mistake is (code 2), or what stopped the run, and exit."""
     tqdm.write(f"error: {' '.join(message.split())}", file=sys.stderr)  # above the progress bar
     sys.exit(code)
 
@@ -603,7 +600,7 @@ def check_args(args):
     bounds["synthetic_buffer_size"] = (args.rollouts_per_step * max(start, end), 10**12)
     one = 1 / max(args.batch_size, 1)  # at least one row of a batch is real, and one synthetic
     bounds["real_ratio"] = (0, 1) if args.real_ratio in (0, 1) else (one, 1 - one)
-    for name, value in vars(args).items():
+    for name, value in sorted(vars(args).items(), key=lambda item: item[0] in bounds):  # simple ones first
         least, most = bounds.get(name, (1e-12 if isinstance(value, float) else 1, 10**12))
         if type(value) in (int, float) and not least <= value <= most:
             fail(f"--{name.replace('_', '-')} must lie in [{least}, {most}], not {value}")
@@ -625,15 +622,15 @@ def make_env(env_id, full_observation):
     import shimmy  # here, because dm_control picks its renderer when it is imported
 
     gym.register_envs(shimmy)
-    # As MBPO-style work does: Ant then observes 27 numbers instead of 105, Humanoid 45 instead of 348
     left_out = {"Ant-v5": ["cfrc_ext"], "Humanoid-v5": ["cinert", "cvel", "qfrc_actuator", "cfrc_ext"]}
     kwargs = {f"include_{x}_in_observation": False for x in left_out.get(env_id, []) if not full_observation}
     env = gym.make(env_id, disable_env_checker=True, **kwargs)
-    obs_space, act_space = env.observation_space, env.action_space
-    if not isinstance(act_space, gym.spaces.Box) or np.abs([act_space.low, act_space.high]).max() > 1e6:
+    env.reset(seed=0)  # some tasks find only now that there is no renderer
+    box, obs_space, act_space = gym.spaces.Box, env.observation_space, env.action_space
+    if not isinstance(act_space, box) or np.abs([act_space.low, act_space.high]).max() > 1e6:
         raise ValueError(f"SAC needs continuous, bounded actions, not {act_space}")
-    parts = obs_space.spaces.values() if isinstance(obs_space, gym.spaces.Dict) else [obs_space]
-    if any(not isinstance(p, gym.spaces.Box) or p.dtype == np.uint8 or len(p.shape) > 2 for p in parts):
+    boxes = obs_space.spaces.values() if isinstance(obs_space, gym.spaces.Dict) else [obs_space]
+    if any(not isinstance(b, box) or b.dtype == np.uint8 or b.shape[2:] and b.shape[0] > 1 for b in boxes):
         raise ValueError("it observes pixels or discrete values, not vectors of numbers")
     env = gym.wrappers.FlattenObservation(env)
     env = gym.wrappers.RescaleAction(env, act_space.dtype.type(-1), act_space.dtype.type(1))
@@ -644,7 +641,9 @@ def make_envs(args, eval_episodes=0):
     """A vector env: per seed one environment, reset by hand (`reset_envs`), or one per evaluated episode."""
     fns = [lambda: make_env(args.env_id, args.full_observation)] * (args.num_seeds * (eval_episodes or 1))
     vector = gym.vector.AsyncVectorEnv if args.env_workers else gym.vector.SyncVectorEnv
-    return vector(fns, autoreset_mode="NextStep" if eval_episodes else "Disabled")
+    envs = vector(fns, autoreset_mode="NextStep" if eval_episodes else "Disabled")
+    atexit.register(envs.close)  # Python ends workers by a SIGTERM, which these note
+    return envs
 
 
 def reset_envs(envs, args, episode_starts, which):
@@ -670,7 +669,7 @@ def replay_episodes(envs, args, buffer, episode_starts, step):
 @torch.no_grad()
 def evaluate(agent, envs, args, step):
     """One episode in every environment with the mean action. Returns what to log, (seeds, episodes) each.
-    The critics' bias is eval/q_start - eval/discounted_return: what they promised at first, and what came."""
+    The critics' bias is about eval/q_start - eval/discounted_return: q_start has entropy in it."""
     seeds = np.random.SeedSequence((args.seed, step, 1)).generate_state(envs.num_envs).tolist()
     (obs, _), alive, history = envs.reset(seed=seeds), np.ones(envs.num_envs), []
     while alive.any():
@@ -681,11 +680,10 @@ def evaluate(agent, envs, args, step):
         obs, rewards, terminations, truncations, _ = envs.step(actions.flatten(0, 1).cpu().numpy())
         history.append((alive * rewards, alive, q_values))
         alive = alive * ~(terminations | truncations)
-    shape = (-1, 3, args.num_seeds, args.eval_episodes)
-    rewards, alive, q_values = np.array(history).reshape(shape).swapaxes(0, 1)  # (time, seeds, episodes) each
-    discounted = np.tensordot(args.gamma ** np.arange(len(rewards)), rewards, 1)
-    logs = {"eval/episodic_return": rewards.sum(0), "eval/episodic_length": alive.sum(0)}
-    return logs | {"eval/q_start": q_values[0], "eval/discounted_return": discounted}
+    rewards, alive, q = np.array(history).reshape(-1, 3, args.num_seeds, args.eval_episodes).swapaxes(0, 1)
+    logs = {"episodic_return": rewards.sum(0), "episodic_length": alive.sum(0), "q_start": q[0]}
+    logs["discounted_return"] = np.tensordot(args.gamma ** np.arange(len(q)), rewards, 1)
+    return {f"eval/{name}": values for name, values in logs.items()}
 
 
 def check_finite(values, step):
@@ -755,8 +753,8 @@ def load_checkpoint(args, parts):
         part.load_state_dict(state[name])
     torch.set_rng_state(state["rng"][0])
     torch.cuda.set_rng_state_all(state["rng"][1 : 1 + torch.cuda.device_count()])
-    run_dirs = [Path(args.resume), *(Path(args.resume).parent / name for name in state["run_dirs"][1:])]
-    return run_dirs, state["step"], state["episode_starts"]
+    first = Path(args.resume).resolve()
+    return [first, *(first.parent / x for x in state["run_dirs"][1:])], state["step"], state["episode_starts"]
 
 
 def parse_args(argv=None):
@@ -766,7 +764,7 @@ def parse_args(argv=None):
 
     def parse(defaults):
         groups = {g.__name__[:-4]: g(**{f.name: defaults[f.name] for f in fields(g)}) for g in Args.__bases__}
-        header = "\n\n".join(__doc__.split("\n\n")[:2])
+        header = __doc__.split("\n\n")[0]
         parsed = tyro.cli(tyro.conf.OmitArgPrefixes[dict], args=argv, default=groups, description=header)
         return Args(**{name: value for group in parsed.values() for name, value in vars(group).items()})
 
@@ -781,11 +779,12 @@ def parse_args(argv=None):
 
 
 if __name__ == "__main__":
+    threading.excepthook = lambda _: None  # TensorBoard's: the next number raises its error again
     try:
         main(parse_args())
     except (OSError, MemoryError, RuntimeError) as error:  # a full disk or memory, a simulation that diverges
         text = f"{type(error).__name__}: {str(error)[:200]}"
-        memory = "emory" in text or "overflow" in text
-        if not memory and not any(word in text for word in ("Errno", "PytorchStream", "PhysicsError")):
+        memory = any(x in text for x in ("MemoryError", "allocate memory", "out of memory", "overflow"))
+        if not memory and not any(x in text for x in ("Errno", "PytorchStream", "iostream", "PhysicsError")):
             raise  # a bug keeps its traceback
-        fail(f"{text} (smaller sizes? --resume goes on from the last checkpoint)", 2 if memory else 1)
+        fail(f"{text}{'; choose smaller sizes' if memory else ''}", 2 if memory else 1)

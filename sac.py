@@ -10,8 +10,8 @@ The algorithm, and what does each step (`main` puts them together):
     20 times: draw a batch of transitions                                     ReplayBuffer.sample
         one step of critics, actor, temperature and target critics            SAC.update
 
-Shapes: arrays begin with `seeds`. --num-seeds 6 trains six seeds side by side: each network is a stack, one
-batched matmul serves it. With one seed, `seeds` is 1: read (seeds, batch, obs) as (batch, obs).
+Shapes: arrays begin with `seeds`. --num-seeds 6 trains six seeds side by side: their networks lie in a stack
+for one batched matmul. With one seed, `seeds` is 1: read (seeds, batch, obs) as (batch, obs).
 """
 
 import atexit
@@ -22,6 +22,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections import namedtuple
@@ -57,7 +58,7 @@ class RunArgs:  # what is run, where, and what it leaves
     log_interval: int = 100  # steps between logged losses
     run_dir: str = "runs"  # folder that gets one folder per seed: {env}__{script}__{seed}__{time}
     checkpoint_interval: int = 10_000  # steps between checkpoints; SIGTERM and SIGINT (Ctrl-C) leave one, too
-    resume: str = ""  # the run directory of a (first) seed: go on from its checkpoint, with its flags
+    resume: str = ""  # a run directory (its first seed's): go on from its checkpoint, with its flags
 
 
 @dataclass
@@ -111,7 +112,7 @@ class Actor(nn.Module):
     def forward(self, obs):
         """obs (seeds, batch, obs) -> mean and log std before the tanh, (seeds, batch, act) each."""
         mean, log_std = self.net(obs).chunk(2, -1)
-        return mean, -4 + 6 * torch.tanh(log_std)  # log std in [-10, 2]
+        return mean, -4 + 6 * torch.tanh(log_std)  # log std in [-10, 2], at first about -4
 
     def sample(self, obs, noise):
         """Actions in [-1, 1] for standard normal `noise` (seeds, batch, act), and log pi (seeds, batch).
@@ -125,8 +126,7 @@ class Actor(nn.Module):
 
 
 class Adam(nn.Module):
-    """Adam (Kingma & Ba 2015) by torch's function: its class can't be compiled. The state is in buffers.
-    weight_decay: numbers for the first of the parameters; each times its parameter adds to the gradient."""
+    """Adam (Kingma & Ba 2015): torch's class can't be compiled. weight_decay: of the first parameters."""
 
     def __init__(self, params, lr, weight_decay=()):
         super().__init__()
@@ -134,7 +134,7 @@ class Adam(nn.Module):
         self.exp_avgs = [torch.zeros_like(p) for p in self.params]  # running means of the gradients,
         self.exp_avg_sqs = [torch.zeros_like(p) for p in self.params]  # and of their squares
         self.steps = [torch.zeros((), device=p.device) for p in self.params]
-        for name in ("exp_avgs", "exp_avg_sqs", "steps"):
+        for name in ("exp_avgs", "exp_avg_sqs", "steps"):  # into buffers, and so into the state_dict
             for i, x in enumerate(getattr(self, name)):
                 self.register_buffer(f"{name}_{i}", x)
 
@@ -214,7 +214,7 @@ class SAC(nn.Module):
     @torch.no_grad()
     def q_target(self, batch, noise):
         """y = r + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha log pi(a'|s')), a' ~ pi. (seeds, batch)
-        In an imagined row r, s' and terminal are the model's. The sum goes on through a time limit."""
+        In an imagined row r, s' and terminal are the model's. A time limit is not terminal."""
         next_actions, next_log_probs = self.actor.sample(batch.next_obs, noise)
         next_q = self.q_values(self.qf_target, batch.next_obs, next_actions).min(1).values
         next_v = next_q - self.log_alpha.exp() * next_log_probs
@@ -251,10 +251,10 @@ class SAC(nn.Module):
 def main(args):
     """Train. Returns the run directories, one per seed."""
     device, signals = check_args(args), []
-    for number in (signal.SIGTERM, signal.SIGINT):  # stop at the end of the step; at the second one at once
+    for number in (signal.SIGTERM, signal.SIGINT):  # stop after the step; a second one: at once
         signal.signal(number, lambda n, _: sys.exit(128 + n) if signals else signals.append(n))
     torch.set_num_threads(args.num_threads)
-    torch.manual_seed(args.seed)  # one stream for all seeds: a seed alone is another run than beside others
+    torch.manual_seed(args.seed)  # one stream for all seeds: alone, a seed is another run than beside others
     envs, eval_envs = make_envs(args), make_envs(args, args.eval_episodes)
     obs_dim, act_dim = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
     with device:  # what is made in here lives there
@@ -267,10 +267,8 @@ def main(args):
         for part in (parts[name] for name in ("agent", "model") if name in parts):
             part.update = torch.compile(part.update, fullgraph=True, mode=mode)
     run_dirs, start, episode_starts = load_checkpoint(args, parts) if args.resume else make_run_dirs(args)
-    obs = replay_episodes(envs, args, buffer, episode_starts, start)
-    writers = [SummaryWriter(str(run_dir), purge_step=start + 1) for run_dir in run_dirs]
-    for closable in (envs, eval_envs, *writers):
-        atexit.register(closable.close)
+    obs = replay_episodes(envs, args, buffer, episode_starts, start)  # at step 0 just a reset
+    writers = [SummaryWriter(str(folder), purge_step=start + 1, flush_secs=10) for folder in run_dirs]
 
     to_tensor = partial(torch.as_tensor, dtype=torch.float32, device=device)
     steps, start_time = range(start + 1, args.total_timesteps + 1), time.time()
@@ -327,7 +325,7 @@ SCRIPT = Path(__file__).stem
 
 
 def fail(message, code=2):
-    """Say in one line what the user's mistake is (code 2), or what stopped the run (code 1), and exit."""
+    """Say in one line what the user's mistake is (code 2), or what stopped the run, and exit."""
     tqdm.write(f"error: {' '.join(message.split())}", file=sys.stderr)  # above the progress bar
     sys.exit(code)
 
@@ -337,7 +335,7 @@ def check_args(args):
     bounds = {"gamma": (0, 1), "tau": (0, 1), "seed": (0, 2**32 - args.num_seeds)}  # torch takes 32 bits
     bounds["num_threads"] = (1, os.cpu_count())
     bounds["learning_starts"] = (1, args.total_timesteps)
-    for name, value in vars(args).items():
+    for name, value in sorted(vars(args).items(), key=lambda item: item[0] in bounds):  # simple ones first
         least, most = bounds.get(name, (1e-12 if isinstance(value, float) else 1, 10**12))
         if type(value) in (int, float) and not least <= value <= most:
             fail(f"--{name.replace('_', '-')} must lie in [{least}, {most}], not {value}")
@@ -359,15 +357,15 @@ def make_env(env_id, full_observation):
     import shimmy  # here, because dm_control picks its renderer when it is imported
 
     gym.register_envs(shimmy)
-    # As MBPO-style work does: Ant then observes 27 numbers instead of 105, Humanoid 45 instead of 348
     left_out = {"Ant-v5": ["cfrc_ext"], "Humanoid-v5": ["cinert", "cvel", "qfrc_actuator", "cfrc_ext"]}
     kwargs = {f"include_{x}_in_observation": False for x in left_out.get(env_id, []) if not full_observation}
     env = gym.make(env_id, disable_env_checker=True, **kwargs)
-    obs_space, act_space = env.observation_space, env.action_space
-    if not isinstance(act_space, gym.spaces.Box) or np.abs([act_space.low, act_space.high]).max() > 1e6:
+    env.reset(seed=0)  # some tasks find only now that there is no renderer
+    box, obs_space, act_space = gym.spaces.Box, env.observation_space, env.action_space
+    if not isinstance(act_space, box) or np.abs([act_space.low, act_space.high]).max() > 1e6:
         raise ValueError(f"SAC needs continuous, bounded actions, not {act_space}")
-    parts = obs_space.spaces.values() if isinstance(obs_space, gym.spaces.Dict) else [obs_space]
-    if any(not isinstance(p, gym.spaces.Box) or p.dtype == np.uint8 or len(p.shape) > 2 for p in parts):
+    boxes = obs_space.spaces.values() if isinstance(obs_space, gym.spaces.Dict) else [obs_space]
+    if any(not isinstance(b, box) or b.dtype == np.uint8 or b.shape[2:] and b.shape[0] > 1 for b in boxes):
         raise ValueError("it observes pixels or discrete values, not vectors of numbers")
     env = gym.wrappers.FlattenObservation(env)
     env = gym.wrappers.RescaleAction(env, act_space.dtype.type(-1), act_space.dtype.type(1))
@@ -378,7 +376,9 @@ def make_envs(args, eval_episodes=0):
     """A vector env: per seed one environment, reset by hand (`reset_envs`), or one per evaluated episode."""
     fns = [lambda: make_env(args.env_id, args.full_observation)] * (args.num_seeds * (eval_episodes or 1))
     vector = gym.vector.AsyncVectorEnv if args.env_workers else gym.vector.SyncVectorEnv
-    return vector(fns, autoreset_mode="NextStep" if eval_episodes else "Disabled")
+    envs = vector(fns, autoreset_mode="NextStep" if eval_episodes else "Disabled")
+    atexit.register(envs.close)  # Python ends workers by a SIGTERM, which these note
+    return envs
 
 
 def reset_envs(envs, args, episode_starts, which):
@@ -404,7 +404,7 @@ def replay_episodes(envs, args, buffer, episode_starts, step):
 @torch.no_grad()
 def evaluate(agent, envs, args, step):
     """One episode in every environment with the mean action. Returns what to log, (seeds, episodes) each.
-    The critics' bias is eval/q_start - eval/discounted_return: what they promised at first, and what came."""
+    The critics' bias is about eval/q_start - eval/discounted_return: q_start has entropy in it."""
     seeds = np.random.SeedSequence((args.seed, step, 1)).generate_state(envs.num_envs).tolist()
     (obs, _), alive, history = envs.reset(seed=seeds), np.ones(envs.num_envs), []
     while alive.any():
@@ -415,11 +415,10 @@ def evaluate(agent, envs, args, step):
         obs, rewards, terminations, truncations, _ = envs.step(actions.flatten(0, 1).cpu().numpy())
         history.append((alive * rewards, alive, q_values))
         alive = alive * ~(terminations | truncations)
-    shape = (-1, 3, args.num_seeds, args.eval_episodes)
-    rewards, alive, q_values = np.array(history).reshape(shape).swapaxes(0, 1)  # (time, seeds, episodes) each
-    discounted = np.tensordot(args.gamma ** np.arange(len(rewards)), rewards, 1)
-    logs = {"eval/episodic_return": rewards.sum(0), "eval/episodic_length": alive.sum(0)}
-    return logs | {"eval/q_start": q_values[0], "eval/discounted_return": discounted}
+    rewards, alive, q = np.array(history).reshape(-1, 3, args.num_seeds, args.eval_episodes).swapaxes(0, 1)
+    logs = {"episodic_return": rewards.sum(0), "episodic_length": alive.sum(0), "q_start": q[0]}
+    logs["discounted_return"] = np.tensordot(args.gamma ** np.arange(len(q)), rewards, 1)
+    return {f"eval/{name}": values for name, values in logs.items()}
 
 
 def check_finite(values, step):
@@ -489,8 +488,8 @@ def load_checkpoint(args, parts):
         part.load_state_dict(state[name])
     torch.set_rng_state(state["rng"][0])
     torch.cuda.set_rng_state_all(state["rng"][1 : 1 + torch.cuda.device_count()])
-    run_dirs = [Path(args.resume), *(Path(args.resume).parent / name for name in state["run_dirs"][1:])]
-    return run_dirs, state["step"], state["episode_starts"]
+    first = Path(args.resume).resolve()
+    return [first, *(first.parent / x for x in state["run_dirs"][1:])], state["step"], state["episode_starts"]
 
 
 def parse_args(argv=None):
@@ -500,7 +499,7 @@ def parse_args(argv=None):
 
     def parse(defaults):
         groups = {g.__name__[:-4]: g(**{f.name: defaults[f.name] for f in fields(g)}) for g in Args.__bases__}
-        header = "\n\n".join(__doc__.split("\n\n")[:2])
+        header = __doc__.split("\n\n")[0]
         parsed = tyro.cli(tyro.conf.OmitArgPrefixes[dict], args=argv, default=groups, description=header)
         return Args(**{name: value for group in parsed.values() for name, value in vars(group).items()})
 
@@ -515,11 +514,12 @@ def parse_args(argv=None):
 
 
 if __name__ == "__main__":
+    threading.excepthook = lambda _: None  # TensorBoard's: the next number raises its error again
     try:
         main(parse_args())
     except (OSError, MemoryError, RuntimeError) as error:  # a full disk or memory, a simulation that diverges
         text = f"{type(error).__name__}: {str(error)[:200]}"
-        memory = "emory" in text or "overflow" in text
-        if not memory and not any(word in text for word in ("Errno", "PytorchStream", "PhysicsError")):
+        memory = any(x in text for x in ("MemoryError", "allocate memory", "out of memory", "overflow"))
+        if not memory and not any(x in text for x in ("Errno", "PytorchStream", "iostream", "PhysicsError")):
             raise  # a bug keeps its traceback
-        fail(f"{text} (smaller sizes? --resume goes on from the last checkpoint)", 2 if memory else 1)
+        fail(f"{text}{'; choose smaller sizes' if memory else ''}", 2 if memory else 1)
