@@ -625,7 +625,7 @@ def make_env(env_id, full_observation):
     left_out = {"Ant-v5": ["cfrc_ext"], "Humanoid-v5": ["cinert", "cvel", "qfrc_actuator", "cfrc_ext"]}
     kwargs = {f"include_{x}_in_observation": False for x in left_out.get(env_id, []) if not full_observation}
     env = gym.make(env_id, disable_env_checker=True, **kwargs)
-    env.reset(seed=0)  # some tasks find only now that there is no renderer
+    env.reset(seed=0)  # some find only now that there is no renderer
     box, obs_space, act_space = gym.spaces.Box, env.observation_space, env.action_space
     if not isinstance(act_space, box) or np.abs([act_space.low, act_space.high]).max() > 1e6:
         raise ValueError(f"SAC needs continuous, bounded actions, not {act_space}")
