@@ -50,9 +50,9 @@ class RunArgs:  # what is run, where, and what it leaves
     total_timesteps: int = 500_000  # environment steps per seed
     full_observation: bool = False  # keep the contact forces and inertias that Ant-v5 and Humanoid-v5 observe
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda or cuda:N
-    num_threads: int = 1  # CPU threads; two runs with one each do more than one run with two
+    num_threads: int = 1  # CPU threads; two runs of one do more than one of two
     env_workers: bool = False  # a process for each environment, for several seeds on a GPU; the same numbers
-    compile: bool = False  # one graph per update (a CUDA graph on a GPU): half a minute at first, then faster
+    compile: bool = False  # a graph per update (on a GPU a CUDA graph): half a minute at first, then faster
     eval_interval: int = 5_000  # steps between evaluations
     eval_episodes: int = 10  # episodes per evaluation, played with the mean action
     log_interval: int = 100  # steps between logged losses
@@ -522,4 +522,4 @@ if __name__ == "__main__":
         memory = any(x in text for x in ("MemoryError", "allocate memory", "out of memory", "overflow"))
         if not memory and not any(x in text for x in ("Errno", "PytorchStream", "iostream", "PhysicsError")):
             raise  # a bug keeps its traceback
-        fail(f"{text}{'; choose smaller sizes' if memory else ''}", 2 if memory else 1)
+        fail(f"{text}; {'smaller sizes?' if memory else '--resume goes on'}", 2 if memory else 1)
