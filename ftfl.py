@@ -101,7 +101,7 @@ class AgentArgs:  # SAC: actor, critics and temperature
 class ModelArgs:  # the learned model, and what it imagines
     ensemble_size: int = 7  # networks in the ensemble
     num_elites: int = 5  # networks that imagine: those with the smallest holdout error
-    model_hidden_dim: int = 200  # width of the four hidden layers (tuned in the paper: 400)
+    model_hidden_dim: int = 200  # width of the four hidden layers (Tuned FTFL: ours is 400)
     model_lr: float = 3e-4  # Adam's learning rate for the model
     model_train_interval: int = 250  # environment steps between trainings of the model
     model_train_steps: int = 5_000  # gradient steps per training of the model
