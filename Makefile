@@ -1,4 +1,4 @@
-# make demo        installs into .venv, fits the models of MBPO and FTFL, trains SAC, MBPO and FTFL: 8 minutes
+# make demo        installs into .venv, fits the models of MBPO and FTFL, trains SAC, MBPO and FTFL: 6 minutes
 # make forensics   installs into .venv, fits the model of all four switch settings to the same data: 10 minutes
 # make test        installs into .venv, looks at the style of all Python files, runs all tests
 SHELL := /bin/bash
