@@ -48,8 +48,15 @@ def flags(script, env_id, steps, seed=1):
     return [str(ROOT / f"{script}.py"), "--env-id", env_id, *small, *schedule.split()]
 
 
+# runs a script whose checkpoints stay half-finished for a moment, so that a kill can be aimed there
+PAUSE = """import os, runpy, sys, time
+replace, sys.argv = os.replace, sys.argv[1:]
+os.replace = lambda *paths: (time.sleep(0.2), replace(*paths))
+runpy.run_path(sys.argv[0], run_name="__main__")"""
+
+
 def start(command):
-    arguments = [sys.executable, *map(str, command)]
+    arguments = [sys.executable, "-c", PAUSE, *map(str, command)]
     return subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
