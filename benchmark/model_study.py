@@ -215,6 +215,8 @@ def fit(script, args, batch, groups, num_steps, record):
     """Fit a new model to a Batch of arrays (rows, ...); returns it. args: of the script.
     record(step, logs) gets {tag: (seeds, ...)} every args.log_interval gradient steps and at the end."""
     device = torch.device(args.device)
+    if device.type == "cpu":
+        script.fast_matmul()
     torch.manual_seed(args.seed)
     with device:
         model = script.Ensemble(batch.obs.shape[-1], batch.actions.shape[-1], args)

@@ -6,6 +6,7 @@
 
 Every implementation runs in a process of its own, pinned to one core or to two, and waits while another one
 is measured. One round measures each once, then the next begins; the table has the medians over the rounds.
+The floor is the fastest of three libraries in that round: torch by MKL, torch by oneDNN, numpy by OpenBLAS.
 benchmark/README.md says how to install the peers (Stable-Baselines3 and SBX in one virtual environment, mbrl
 in another).
 """
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 SHAPES = {"walker": (24, 6), "humanoid": (67, 21)}
@@ -40,6 +43,7 @@ def ours(compile):
     import ftfl
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    ftfl.fast_matmul()
     torch.manual_seed(0)
     args = ftfl.Args(device="cpu", model_train_steps=UPDATES, rollouts_per_step=ROLLOUTS)
 
@@ -88,11 +92,17 @@ def ours(compile):
     return {"sac": sac, "ensemble": ensemble, "imagine": imagine}
 
 
-def floor():
+def floor(library):
     """The multiplications alone: of each layer its forward, and what backward needs of its two, batched."""
+    import numpy as np
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if library == "oneDNN":
+        sys.path.insert(0, str(ROOT))
+        import ftfl
+
+        ftfl.fast_matmul()
 
     def layer(stack, rows, a, b, weights=True, inputs=True):
         """Products of a linear layer of `stack` networks: forward, gradient of weights, of inputs."""
@@ -110,10 +120,14 @@ def floor():
         ]
 
     def run(products, times=1):
+        multiply = torch.bmm
+        if library == "numpy":
+            multiply, products = np.matmul, [[x.numpy() for x in product] for product in products]
+
         def all_products():
             for _ in range(times):
                 for a, b, out in products:
-                    torch.bmm(a, b, out=out)
+                    multiply(a, b, out=out)
 
         return all_products
 
@@ -289,8 +303,9 @@ def mbrl():
     return {"sac": sac, "ensemble": ensemble, "imagine": imagine}
 
 
+FLOORS = ("MKL", "oneDNN", "numpy")
 WORKERS = {
-    "floor": floor,
+    **{name: partial(floor, name) for name in FLOORS},
     "ours": lambda: ours(False),
     "ours --compile": lambda: ours(True),
     "SB3": lambda: stable_baselines("sb3"),
@@ -416,7 +431,8 @@ def pinned(threads):
 def environment(threads):
     flags = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
     flags += f" intra_op_parallelism_threads={threads}"
-    return os.environ | {
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+    return ours | {
         "OMP_NUM_THREADS": str(threads),
         "XLA_FLAGS": flags,
         "JAX_PLATFORMS": "cpu",
@@ -425,7 +441,7 @@ def environment(threads):
 
 
 def measure(pythons, threads, rounds, names):
-    """{(shape, task): {worker: [ms, ...]}} at a number of threads."""
+    """{(shape, task): {worker: [ms, ...]}} at a number of threads. The floors stay apart."""
     workers = {}
     for name in names:
         command = [*pinned(threads), pythons.get(name, sys.executable), __file__, "--worker", name]
@@ -444,9 +460,8 @@ def measure(pythons, threads, rounds, names):
                     assert answer, f"{name} died: see {log.name}"
                     if answer != "none":
                         results[shape, task][name].append(float(answer))
-            medians = {
-                name: statistics.median(times) for name, times in results[shape, task].items() if times
-            }
+            times = results[shape, task]
+            medians = {name: statistics.median(ms) for name, ms in times.items() if ms}
             print(
                 f"{threads} thread{'s' * (threads > 1)}, {shape}, {task}: "
                 + ", ".join(f"{n} {t:.2f}" for n, t in medians.items()),
@@ -456,6 +471,13 @@ def measure(pythons, threads, rounds, names):
         worker.stdin.close()
         worker.wait()
     return results
+
+
+def floor_of(times):
+    """The ms of the fastest library in each round, from {library: [ms, ...]}; and which most often is."""
+    rounds = list(zip(*(times[name] for name in FLOORS)))
+    fastest = Counter(FLOORS[ms.index(min(ms))] for ms in rounds)
+    return [min(ms) for ms in rounds], fastest.most_common(1)[0][0]
 
 
 def main(
@@ -503,21 +525,19 @@ def main(
             )
         print(f"{record['machine']}, {record['date']}")
         return
-    names = ["floor", "ours", "ours --compile"] + ["SB3", "SBX"] * bool(peers) + ["mbrl"] * bool(mbrl)
+    names = ["ours", "ours --compile"] + ["SB3", "SBX"] * bool(peers) + ["mbrl"] * bool(mbrl)
     pythons = {"SB3": peers, "SBX": peers, "mbrl": mbrl}
     rows = []
     for count in threads:
-        for (shape, task), times in measure(pythons, count, rounds, names).items():
+        for (shape, task), times in measure(pythons, count, rounds, [*FLOORS, *names]).items():
+            bare, library = floor_of(times)
             medians = {name: statistics.median(values) for name, values in times.items() if values}
-            record["ms"].append(
-                {"threads": count, "shape": shape, "task": task, "medians": medians, "all": times}
-            )
+            row = {"threads": count, "shape": shape, "task": task, "floor": library}
+            record["ms"].append(row | {"medians": medians, "all": times})
             # Round by round: a slow quarter of an hour of the machine is in both numbers, and falls out
-            ratios = {
-                n: statistics.median(ms / bare for ms, bare in zip(times[n], times["floor"])) for n in medians
-            }
+            ratios = {n: statistics.median(ms / b for ms, b in zip(times[n], bare)) for n in medians}
             cells = [f"{medians[n]:.2f} ({ratios[n]:.2f})" if n in medians else "-" for n in names]
-            rows.append([str(count), shape, task, *cells])
+            rows.append([str(count), shape, task, f"{statistics.median(bare):.2f} {library}", *cells])
         runs = [(script, utd, False) for script in ("sac", "mbpo", "ftfl") for utd in (1, 20)] + [
             ("ftfl", 20, True)
         ]
@@ -537,7 +557,9 @@ def main(
                 )
         Path(out).write_text(json.dumps(record, indent=1) + "\n")
     print(f"\n{record['machine']}, {record['date']}; medians of {rounds} rounds: ms (times the floor)\n")
-    print("| threads | shape | task | " + " | ".join(names) + " |\n" + "|---" * (3 + len(names)) + "|")
+    print(
+        "| threads | shape | task | floor | " + " | ".join(names) + " |\n" + "|---" * (4 + len(names)) + "|"
+    )
     print("\n".join("| " + " | ".join(row) + " |" for row in rows))
     print("\n" + "\n".join(f"{name}: {text}" for name, text in TASKS.items()))
     print("\n| threads | script | UTD | task | steps/s | in updates and model |\n|---|---|---|---|---|---|")
@@ -547,19 +569,18 @@ def main(
 
 
 def machine(gpu=""):
-    """The processor's name and the number of cores, and the GPU's name."""
-    try:
-        name = next(
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        )
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    words = f"{name}, {os.cpu_count()} cores"
-    if gpu.startswith("cuda"):
-        import torch
+    """The processor's name, its family and model, its vector width and cores, and the GPU's name."""
+    import torch
 
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        about = {key.strip(): value.strip() for key, value in (line.split(":", 1) for line in lines)}
+        name = f"{about['model name']} (family {about['cpu family']}, model {about['model']})"
+    except (OSError, KeyError, ValueError):
+        about, name = {}, platform.processor() or platform.machine()
+    width = torch.backends.cpu.get_cpu_capability() + " and AMX" * ("amx_tile" in about.get("flags", ""))
+    words = f"{name}, {width}, {os.cpu_count()} cores"
+    if gpu.startswith("cuda"):
         words = f"{torch.cuda.get_device_name(gpu)}; {words}"
     return words
 

@@ -13,7 +13,7 @@ from conftest import ROOT
 SCRIPTS = ("sac", "mbpo", "ftfl")
 REST = "The rest: environments, evaluation, files"
 ORDER = ["Args", "Networks", "Buffer", "Model", "Rollouts", "SAC", "Main", REST]
-SIZES = {"sac": (525, 29 * 1024), "mbpo": (800, 45 * 1024), "ftfl": (825, 47 * 1024)}  # lines, bytes
+SIZES = {"sac": (550, 31 * 1024), "mbpo": (800, 46 * 1024), "ftfl": (825, 48 * 1024)}  # lines, bytes
 
 # The exceptions: everything else that two scripts both have must be the same, byte for byte. A class's own
 # name stands for its bases, its docstring and what else is neither method nor flag

@@ -1,10 +1,12 @@
 """benchmark/throughput.py: mistakes cost a second, not half an hour; and it measures what it says."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 import throughput
+import torch
 from conftest import ROOT
 
 MISTAKES = [
@@ -30,11 +32,26 @@ def test_a_mistake_is_one_line_that_names_the_flag(flag, value, tmp_path):
 
 def test_each_round_asks_each_worker_once(monkeypatch):
     monkeypatch.setattr(throughput, "SHAPES", {"small": (4, 2)})
-    results = throughput.measure({}, 1, 2, ["floor", "ours"])
+    results = throughput.measure({}, 1, 2, [*throughput.FLOORS, "ours"])
     assert list(results) == [("small", task) for task in throughput.TASKS]
     for (_, task), times in results.items():
-        assert len(times["floor"]) == len(times["ours"]) == 2
-        assert 0 < min(times["floor"]) < min(times["ours"]), f"{task}: faster than its multiplications alone"
+        assert all(len(ms) == 2 for ms in times.values())
+        floor, library = throughput.floor_of(times)
+        assert 0 < min(floor) < min(times["ours"]), f"{task}: faster than its multiplications alone"
+        assert len(floor) == 2 and library in throughput.FLOORS
+
+
+def test_the_floor_is_the_fastest_library_of_each_round():
+    times = {"MKL": [1.5, 1.0, 3.0], "oneDNN": [2.0, 2.0, 2.0], "numpy": [5.0, 5.0, 1.0], "ours": [0.1] * 3}
+    assert throughput.floor_of(times) == ([1.5, 1.0, 1.0], "MKL")
+    times["MKL"] = [9.0] * 3
+    assert throughput.floor_of(times) == ([2.0, 2.0, 1.0], "oneDNN")
+
+
+def test_the_processor_and_its_vector_width_are_named():
+    words = throughput.machine()
+    width = torch.backends.cpu.get_cpu_capability()
+    assert f", {width}" in words and words.endswith(f"{os.cpu_count()} cores")
 
 
 def test_whole_steps_are_timed_by_the_clock(monkeypatch, tmp_path):
