@@ -1,0 +1,178 @@
+"""When do the critics run away? The short runs behind REPRODUCTION.md's page on it.
+
+    python benchmark/critics.py                             # all rows, one after another: 6 hours on one core
+    python benchmark/critics.py --rows ftfl ftfl-norm       # some of them
+    python benchmark/critics.py --list                      # the rows, as the commands that they stand for
+
+What is complete is skipped, what is partial goes on. Different rows may run side by side. The numbers go to
+benchmark/results/critics/ROW.csv; `make figures` draws them. The one row that is no command, ftfl-cut, cuts
+imagined next states to the range of the real ones, number by number: a diagnosis, no algorithm.
+"""
+
+import csv
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import tyro  # noqa: E402
+
+import ftfl  # noqa: E402
+import mbpo  # noqa: E402
+import plots  # noqa: E402
+import sac  # noqa: E402
+
+SCRIPTS = {"sac": sac, "mbpo": mbpo, "ftfl": ftfl}
+START = 10_000  # random steps
+SHARED = f"--learning-starts {START} --log-interval 25 --eval-interval 1000000 --eval-episodes 1"
+SHARED += " --checkpoint-interval 500 --device cpu"
+SMALL_MODEL = "--model-hidden-dim 100 --model-batch-size 128 --model-train-steps 2000"
+QUADRUPED, NORM = "--env-id dm_control/quadruped-walk-v0", "--critic-layer-norm"
+TUN, DNP = "--next-state-prediction residual", "--no-target-normalization"
+
+
+def row(script, flags="", task=QUADRUPED, utd=10, steps=1_500, model=SMALL_MODEL, seeds=3):
+    """(script, its flags): `steps` after the random ones."""
+    words = [SHARED, task, f"--num-seeds {seeds}", f"--utd-ratio {utd} --total-timesteps {START + steps}"]
+    return script, " ".join([*words, model * (script != "sac"), flags]).split()
+
+
+ROWS = {
+    "ftfl": row("ftfl"),
+    "ftfl-norm": row("ftfl", NORM),
+    "sac": row("sac"),
+    "mbpo": row("mbpo"),
+    "ftfl-cut": row("ftfl"),
+    "ftfl-length5": row("ftfl", "--rollout-schedule 5:5:0:1"),
+    "mbpo-norm": row("mbpo", NORM),
+    "tun": row("ftfl", TUN),
+    "dnp": row("ftfl", DNP),
+    "ftfl-real25": row("ftfl", "--real-ratio 0.25"),
+    "ftfl-real50": row("ftfl", "--real-ratio 0.5"),
+    "ftfl-utd1": row("ftfl", utd=1, steps=6_000),
+    "ftfl-utd5": row("ftfl", utd=5, steps=3_000),
+    "ftfl-utd20": row("ftfl", utd=20),
+    "sac-norm": row("sac", NORM),
+}
+for domain in ("humanoid-stand", "hopper-stand", "cartpole-swingup"):
+    task = f"--env-id dm_control/{domain}-v0"
+    ROWS |= {f"{domain}-{name}": row(name, task=task) for name in ("ftfl", "mbpo", "sac")}
+    ROWS[f"{domain}-ftfl-norm"] = row("ftfl", NORM, task)
+ROWS["ftfl-long"] = row("ftfl", steps=20_000, seeds=1)
+ROWS["ftfl-paper"] = row("ftfl", utd=20, model="")
+ROWS["ftfl-paper-norm"] = row("ftfl", NORM, utd=20, model="")
+
+TAGS = {  # column: tag
+    "q": "losses/qf1_values",
+    "qf_loss": "losses/qf_loss",
+    "alpha": "losses/alpha",
+    "entropy": "losses/entropy",
+    "action_size": "losses/action_size",
+    "out_of_range": "model/out_of_range",
+    "reward_real": "rewards/real",
+    "reward_synthetic": "rewards/synthetic",
+    "reward_r2": "model/reward_r2",
+    "next_state_r2": "model/next_state_r2",
+    "return": "eval/episodic_return",
+    "q_start": "eval/q_start",
+    "discounted_return": "eval/discounted_return",
+}
+
+
+@dataclass
+class Args:
+    rows: tuple[str, ...] = tuple(ROWS)  # which rows
+    run_dir: str = "runs/critics"  # folder with a folder per row
+    out: str = str(ROOT / "benchmark/results/critics")  # folder for a CSV per row
+    num_threads: int = 1  # CPU threads
+    keep: bool = False  # keep the checkpoints of complete rows (1 GB each)
+    list: bool = False  # print the rows, run nothing
+
+
+def cut_to_real_range(script):
+    """Have `imagine` cut each number of an imagined next state to the range of the real ones so far."""
+    imagine = script.imagine
+
+    def imagine_in_range(agent, model, buffer, *rest):
+        real = buffer.data.next_obs[:, : buffer.size]
+        low, high = real.amin(1, keepdim=True), real.amax(1, keepdim=True)
+
+        def sample(obs, actions):
+            next_obs, rewards = script.Ensemble.sample(model, obs, actions)
+            return torch.clamp(next_obs, low, high), rewards
+
+        model.sample = sample
+        return imagine(agent, model, buffer, *rest)
+
+    script.imagine = imagine_in_range
+
+
+def run_dirs_of(folder):
+    """The run directories of a row, by seed."""
+    about = [(json.loads(path.read_text()), path.parent) for path in Path(folder).glob("*/args.json")]
+    return [run_dir for _, run_dir in sorted((flags["seed"], run_dir) for flags, run_dir in about)]
+
+
+def run(name, args):
+    """Run a row to its end, from where it is."""
+    script, flags = ROWS[name]
+    script, folder = SCRIPTS[script], Path(args.run_dir) / name
+    flags = [*flags, "--run-dir", str(folder), "--num-threads", str(args.num_threads)]
+    run_dirs = run_dirs_of(folder)
+    if run_dirs and (run_dirs[0] / "checkpoint.pt").exists():
+        flags = ["--resume", str(run_dirs[0])]
+    elif run_dirs:
+        for path in folder.glob("*/*"):  # killed before its first checkpoint
+            path.unlink()
+        for run_dir in run_dirs:
+            run_dir.rmdir()
+    imagine = getattr(script, "imagine", None)
+    if name.endswith("-cut"):
+        cut_to_real_range(script)
+    try:
+        return script.main(script.parse_args(flags))
+    finally:
+        script.imagine = imagine
+
+
+def export(run_dirs, path):
+    """Write the numbers of a row's runs as CSV: a line per seed and logged step, of four digits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["seed", "step", *TAGS])
+        for run_dir in run_dirs:
+            about = plots.read_run_dir(run_dir)
+            columns = {c: dict(zip(*about.scalars.get(tag, ((), ())))) for c, tag in TAGS.items()}
+            for step in sorted(set().union(*columns.values())):
+                values = [columns[c].get(step, np.nan) for c in TAGS]
+                cells = ["" if np.isnan(v) else f"{v:.4g}" for v in values]
+                writer.writerow([about.flags["seed"], int(step), *cells])
+
+
+def main(args):
+    for name in args.rows:
+        if name not in ROWS:
+            plots.fail(f"--rows {name}: there is no such row, but {', '.join(ROWS)}")
+    for name in args.rows:
+        script, flags = ROWS[name]
+        out = Path(args.out) / f"{name}.csv"
+        if args.list:
+            print(f"{name}: python {script}.py {shlex.join(flags)}")
+        elif out.exists():
+            print(f"{name}: complete")
+        else:
+            run_dirs = run(name, args)
+            export(run_dirs, out)
+            if not args.keep:
+                (run_dirs[0] / "checkpoint.pt").unlink()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
