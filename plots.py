@@ -6,6 +6,7 @@
     python plots.py forensics --runs runs/forensics   # Fig 2a, 2b, 3a, 3b: the model alone, and the critics
     python plots.py table --runs runs                 # the paper's tables: final returns, as Markdown and CSV
     python plots.py export --runs runs --out all.csv  # every number as CSV, which --runs takes too
+    python plots.py taxonomy --data FILE              # where MBPO fails, from benchmark/taxonomy.py's table
     python plots.py demo --runs runs/demo             # the figure of `make demo`
 
 --runs takes folders (searched through), globs and exported CSV files. Runs are grouped by what their flags
@@ -848,6 +849,120 @@ def export(runs: tuple[str, ...] = ("runs",), out: str = "figures/runs.csv", tag
     print(f"{out}: {len(loaded)} runs")
 
 
+# ------------------------------------------------------------------------------------------------ Taxonomy
+# DMC tasks on which the paper says that MBPO fails
+FAILING = ("hopper-hop", "hopper-stand", "quadruped-walk", "quadruped-run")
+FAILING += ("humanoid-stand", "humanoid-walk", "humanoid-run")
+
+
+def read_taxonomy(path):
+    """{task: {column: values of all seeds}} of benchmark/taxonomy.py's table, by falling mismatch."""
+    try:
+        with open(path, newline="") as file:
+            lines = list(csv.DictReader(file))
+        tasks = {}
+        for line in lines:
+            columns = tasks.setdefault(line.pop("env_id"), {})
+            for column, text in line.items():
+                columns.setdefault(column, []).append(float(text))
+        tasks = {task: {c: np.array(x) for c, x in columns.items()} for task, columns in tasks.items()}
+        order = sorted(tasks, key=lambda task: -np.median(tasks[task]["mismatch"]))
+        return {task: tasks[task] for task in order}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        fail(f"--data {path}: no table of benchmark/taxonomy.py ({type(error).__name__}: {error})")
+
+
+def rank_correlation(tasks, x, y):
+    """Spearman's rank correlation over tasks of two columns' medians over seeds: rho, low, high, tasks, with
+    a 95 % bootstrap interval. A task is left out where either is not finite."""
+    pairs = np.array([[np.median(tasks[task][c]) for c in (x, y)] for task in tasks])
+    pairs = pairs[np.isfinite(pairs).all(1)]
+
+    def rho(i):
+        return scipy.stats.spearmanr(pairs[i.astype(int)]).statistic
+
+    rows = np.arange(len(pairs))
+    result = scipy.stats.bootstrap(
+        (rows,), rho, vectorized=False, method="percentile", rng=0, n_resamples=2_000
+    )
+    return rho(rows), *result.confidence_interval, len(pairs)
+
+
+def taxonomy(data: str = "benchmark/results/taxonomy.csv", out: str = "figures/taxonomy"):
+    """Each task in the plane of the paper's two causes, and the reward R2 of MBPO's and FTFL's model, ordered
+    by the first cause; a table as Markdown beside it. Dots are medians over seeds, lines span all seeds.
+
+    Example: python plots.py taxonomy --data benchmark/results/taxonomy.csv --out figures/taxonomy
+
+    Args:
+        data: the table that benchmark/taxonomy.py has written
+        out: the figure's name; .png, .pdf and .md are added
+    """
+    tasks = read_taxonomy(data)
+    seeds = [len(columns["seed"]) for columns in tasks.values()]
+    names = {task: task.removeprefix("dm_control/").rsplit("-v", 1)[0] for task in tasks}
+    failing = {task for task, name in names.items() if task.startswith("dm_control/") and name in FAILING}
+    colors = {task: COLORS["FTFL" if task.startswith("dm_control/") else "MBPO"] for task in tasks}
+    figure, (plane, ladder) = plt.subplots(1, 2, figsize=(11, max(5, 0.2 * len(tasks))), width_ratios=(5, 4))
+
+    for number_, (task, columns) in enumerate(tasks.items(), 1):
+        x, y = columns["mismatch"], columns["noise_median"]
+        if not np.isfinite(np.median(x)):
+            continue  # no reward was ever seen: no mismatch can be measured
+        plane.plot(np.median(x), np.median(y), "s" if task in failing else "o", color=colors[task], ms=6)
+        plane.annotate(number_, (np.median(x), np.median(y)), (4, 2), textcoords="offset points", fontsize=8)
+    plane.set(xscale="log", yscale="log", xlabel="scale mismatch: largest std of s' - s / std of r")
+    plane.set(ylabel="residual noise: median of var(s' - s) / var(s')")
+    for text, marker, color in (
+        ("Gym", "o", COLORS["MBPO"]),
+        ("DeepMind Control Suite", "o", COLORS["FTFL"]),
+        ("of these, those that MBPO fails on in the paper", "s", COLORS["FTFL"]),
+    ):
+        plane.plot([], [], marker, color=color, label=text)
+
+    low = -1.0
+    for row, (task, columns) in enumerate(tasks.items()):
+        for name, setting, shift in (("MBPO", "mbpo", 0.15), ("FTFL", "ftfl", -0.15)):
+            r2 = columns[f"{setting}_reward_r2"]
+            if np.isfinite(r2).any():
+                shown = np.clip(r2, low, 1)
+                ladder.plot([shown.min(), shown.max()], [row + shift] * 2, color=COLORS[name], lw=1)
+                marker = "<" if np.nanmedian(r2) < low else "o"
+                label = name if row == 0 else None
+                ladder.plot(np.nanmedian(shown), row + shift, marker, color=COLORS[name], ms=4, label=label)
+    ladder.set_yticks(
+        range(len(tasks)), [f"{names[task]}  {n}" for n, task in enumerate(tasks, 1)], fontsize=8
+    )
+    for tick, task in zip(ladder.get_yticklabels(), tasks):
+        tick.set(color=colors[task], fontweight="bold" if task in failing else "normal")
+    ladder.set(
+        xlim=(low - 0.1, 1.05), ylim=(len(tasks), -1), xlabel=f"reward R2 ({low:g} and less at the edge)"
+    )
+    ladder.set_title("the model's reward, by falling mismatch")
+    plane.set_title(f"the paper's two causes ({seeds_text(*seeds)})")
+    handles = [*plane.get_legend_handles_labels()[0], *ladder.get_legend_handles_labels()[0]]
+    texts = [*plane.get_legend_handles_labels()[1], *ladder.get_legend_handles_labels()[1]]
+    figure.legend(handles, texts, loc="outside lower center", ncols=5)
+    save(figure, out)
+
+    columns = ["mismatch", "reward_share", "noise_median", "noise_above_half", "reward_mean", "reward_zero"]
+    columns += [f"{setting}_reward_r2" for setting in ("mbpo", "dnp", "tun", "ftfl")]
+    columns += ["mbpo_reward_ratio", "ftfl_reward_ratio"]
+    lines = ["| task | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    for task, found in tasks.items():
+        cells = [f"{np.median(found[column]):.3g}" for column in columns]
+        lines.append(f"| {names[task]}{' *' * (task in failing)} | {' | '.join(cells)} |")
+    for x, y in (("mismatch", "mbpo_reward_r2"), ("mismatch", "ftfl_reward_r2")):
+        rho, least, most, count = rank_correlation(tasks, x, y)
+        words = f"rank correlation of {x} with {y} over {count} tasks"
+        lines.append(f"{words}: {rho:.2f} [{least:.2f}, {most:.2f}]")
+    lines.insert(-2, "")
+    text = "\n".join(lines) + "\n"
+    with output(out, ".png", ".pdf", ".md") as stem:
+        stem.with_name(stem.name + ".md").write_text(text)
+    print(f"{text}{stem}.md")
+
+
 # ------------------------------------------------------------------------------------------------ Demo
 STUDY, AGENT = "model study", "agent"
 DEMO = {  # {task: (kind of run, algorithms)}
@@ -1009,7 +1124,7 @@ def print_demo(task, kind, named):
 
 
 if __name__ == "__main__":
-    commands = [curves, summary, ablation, forensics, table, export, demo]
+    commands = [curves, summary, ablation, forensics, table, taxonomy, export, demo]
     tyro.extras.subcommand_cli_from_dict(
         {command.__name__: command for command in commands}, description=__doc__
     )

@@ -138,11 +138,11 @@ def read_buffer(path):
         fail(f"--buffer {path}: no transitions to fit a model to ({short(error)})")
 
 
-def collect(script, args, num_rows):
+def collect(script, args, num_rows, seed=COLLECT_SEED):
     """Transitions of uniformly random actions, as a Batch of float32 arrays (rows, ...). The first of so many
     more are the same ones."""
-    args = replace(args, seed=COLLECT_SEED, num_seeds=1)
-    generator, starts, rows = torch.Generator().manual_seed(COLLECT_SEED), [0], []
+    args = replace(args, seed=seed, num_seeds=1)
+    generator, starts, rows = torch.Generator().manual_seed(seed), [0], []
     envs = script.make_envs(args)
     obs = script.reset_envs(envs, args, starts, np.ones(1, dtype=bool))
     for step in tqdm(range(1, num_rows + 1), f"random {args.env_id}", unit="step"):

@@ -11,6 +11,7 @@ import mbpo
 import sac
 
 TASKS = ["dm_control/walker-walk-v0", "Hopper-v5"]
+CASES = [(env_id, {}) for env_id in TASKS] + [(TASKS[0], {"critic_layer_norm": True})]
 
 
 def run(module, tmp_path, env_id, **flags):
@@ -29,20 +30,20 @@ def assert_same(run_a, run_b):
     assert len(run_a) == 1 or run_a[0][0] != run_a[1][0], "the two seeds are the same run"
 
 
-@pytest.mark.parametrize("env_id", TASKS)
-def test_ftfl_with_both_switches_off_is_mbpo(env_id, tmp_path):
-    flags = {"utd_ratio": 2, "model_train_interval": 50, "rollout_schedule": "1:3:100:200"}
+@pytest.mark.parametrize("env_id,norm", CASES)
+def test_ftfl_with_both_switches_off_is_mbpo(env_id, norm, tmp_path):
+    flags = {"utd_ratio": 2, "model_train_interval": 50, "rollout_schedule": "1:3:100:200"} | norm
     off = {"target_normalization": False, "next_state_prediction": "residual"}
     of_mbpo = run(mbpo, tmp_path, env_id, **flags)
     assert_same(of_mbpo, run(ftfl, tmp_path, env_id, **flags, **off))
     assert len(of_mbpo[0][0]["model/nll"]) == 5
 
 
-@pytest.mark.parametrize("env_id", TASKS)
-def test_mbpo_on_real_data_only_is_sac(env_id, tmp_path):
+@pytest.mark.parametrize("env_id,norm", CASES)
+def test_mbpo_on_real_data_only_is_sac(env_id, norm, tmp_path):
     assert_same(
-        run(sac, tmp_path, env_id, utd_ratio=2),
-        run(mbpo, tmp_path, env_id, utd_ratio=2, real_ratio=1.0),
+        run(sac, tmp_path, env_id, utd_ratio=2, **norm),
+        run(mbpo, tmp_path, env_id, utd_ratio=2, real_ratio=1.0, **norm),
     )
 
 

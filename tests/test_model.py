@@ -436,6 +436,7 @@ def test_model_trains_at_its_interval_and_logs_every_tag(model_script, tmp_path)
     ]:
         assert [step for step, _ in scalars[tag]] == [60, 85, 110], tag
     losses = ["qf1_values", "qf2_values", "qf_loss", "actor_loss", "alpha", "alpha_loss"]
+    losses += ["entropy", "action_size"]
     assert all(len(scalars[f"losses/{name}"]) == 61 for name in losses)
     assert [step for step, _ in scalars["eval/episodic_return"]] == [60, 120]
     assert {

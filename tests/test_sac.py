@@ -207,6 +207,33 @@ def test_initial_weights_spread_like_those_of_a_plain_linear_layer(script):
     assert torch.allclose(stacked(x)[1, 3], expected, atol=1e-5)
 
 
+def test_layer_norm_is_in_the_critics_hidden_layers_alone_and_off_by_default(script):
+    """By hand: each hidden layer of each critic has mean 0 and variance 1 over its units before the ReLU."""
+    agents = {}
+    for layer_norm in (None, False, True):
+        torch.manual_seed(1)
+        flags = {} if layer_norm is None else {"critic_layer_norm": layer_norm}
+        agents[layer_norm] = script.SAC(OBS, ACT, make_args(script, num_seeds=2, **flags))
+    state = agents[None].state_dict()
+    for agent in agents.values():  # it has no weights, and shifts no random numbers
+        assert agent.state_dict().keys() == state.keys()
+        assert all(torch.equal(agent.state_dict()[name], x) for name, x in state.items())
+    batch = random_batch(2, 10, OBS, ACT, module=script)
+    for layer_norm, agent in agents.items():
+        for qf in (agent.qf, agent.qf_target):
+            linear = [module for module in qf.modules() if isinstance(module, script.Linear)]
+            x = torch.cat([batch.obs, batch.actions], -1).unsqueeze(1)
+            for i, layer in enumerate(linear):
+                x = torch.einsum("skbi,skio->skbo", x.expand(2, 2, 10, -1), layer.weight) + layer.bias
+                if i < 2:
+                    if layer_norm:
+                        x = (x - x.mean(-1, True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+                    x = x.clamp(min=0)
+            q_values = agent.q_values(qf, batch.obs, batch.actions)
+            assert torch.allclose(q_values, x.squeeze(-1), atol=1e-5)
+        assert not any(isinstance(module, torch.nn.LayerNorm) for module in agent.actor.modules())
+
+
 def test_buffer_overwrites_the_oldest_and_keeps_seeds_apart(script):
     buffer = script.ReplayBuffer(2, 5, 1, 1)
     for first in (0, 3, 6):  # rows 0 to 8, three at a time

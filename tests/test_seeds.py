@@ -12,10 +12,11 @@ def parameters_of(module, k):
     return [parameter[k].clone() for parameter in module.parameters()]
 
 
-def test_updates_of_a_seed_do_not_depend_on_another_seeds_data(script):
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_updates_of_a_seed_do_not_depend_on_another_seeds_data(script, layer_norm):
     results = []
     for scale in (1.0, 100.0):
-        args = make_args(script, num_seeds=2)
+        args = make_args(script, num_seeds=2, critic_layer_norm=layer_norm)
         torch.manual_seed(1)
         agent = script.SAC(OBS, ACT, args)
         for step in range(5):

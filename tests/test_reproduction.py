@@ -1,0 +1,87 @@
+"""REPRODUCTION.md and benchmark/results/ agree; and benchmark/critics.py runs what it says."""
+
+import re
+
+import critics
+import figures
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, filled_buffer, make_args, random_batch
+
+import ftfl
+
+PAGE = (ROOT / "REPRODUCTION.md").read_text()
+
+
+def test_the_tables_of_the_page_are_those_of_the_results():
+    """Run `make figures` after any change to either."""
+    assert figures.with_tables(PAGE) == PAGE
+    tables = re.findall(r"<!-- table (\w+) -->", PAGE)
+    assert sorted(tables) == sorted(figures.TABLES), "each table stands on the page once"
+
+
+def test_a_number_that_is_not_in_the_results_is_found():
+    table = figures.critics_table()
+    digit = re.search(r"\d", table.splitlines()[2])
+    changed = PAGE.replace(table, table.replace(digit[0], str(9 - int(digit[0]))))
+    assert changed != PAGE and figures.with_tables(changed) == PAGE
+
+
+def test_the_rows_are_commands_that_the_scripts_take():
+    for name, (script, flags) in critics.ROWS.items():
+        args = critics.SCRIPTS[script].parse_args(flags)
+        assert args.learning_starts == critics.START < args.total_timesteps
+        assert args.critic_layer_norm == name.endswith("-norm")
+        assert ("length5" in name) == (getattr(args, "rollout_schedule", "1:1:0:1") == "5:5:0:1")
+        task = name.removesuffix("-norm").rsplit("-", 1)[0] if args.env_id.count("quadruped") == 0 else ""
+        assert task in args.env_id
+
+
+def test_cut_states_are_in_the_real_ones_range_and_nothing_else_is_changed(monkeypatch):
+    monkeypatch.setattr(ftfl, "imagine", ftfl.imagine)  # put back after the test
+    args = make_args(ftfl, num_seeds=2, rollouts_per_step=200)
+    torch.manual_seed(1)
+    buffer = filled_buffer(ftfl, random_batch(2, 50, 4, 2, module=ftfl))
+    agent, model = ftfl.SAC(4, 2, args), ftfl.Ensemble(4, 2, args)
+    found = []
+    for _ in range(2):
+        synthetic = ftfl.ReplayBuffer(2, 200, 4, 2)
+        torch.manual_seed(2)
+        ftfl.imagine(agent, model, buffer, synthetic, lambda s: s[..., 0] > 1e9, 1, args)
+        found.append(synthetic.data)
+        critics.cut_to_real_range(ftfl)
+    real = buffer.data.next_obs
+    low, high = real.amin(1, keepdim=True), real.amax(1, keepdim=True)
+    free, cut = found
+    assert ((free.next_obs < low) | (free.next_obs > high)).any()
+    assert torch.equal(cut.next_obs, free.next_obs.clamp(low, high))
+    assert torch.equal(cut.rewards, free.rewards) and torch.equal(cut.actions, free.actions)
+
+
+def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
+    flags = "--num-seeds 2 --env-id Hopper-v5 --hidden-dim 16 --batch-size 20 --learning-starts 40"
+    flags += " --log-interval 5 --total-timesteps 60 --utd-ratio 1 --eval-episodes 1 --device cpu"
+    monkeypatch.setattr(critics, "ROWS", {"small": ("sac", flags.split())})
+    args = critics.Args(rows=("small",), run_dir=str(tmp_path / "runs"), out=str(tmp_path / "out"))
+    critics.main(args)
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    monkeypatch.setattr(critics, "START", 40)
+    (tmp_path / "out").rename(tmp_path / "critics")
+    steps, q = figures.read_row("small")["q"]
+    assert steps.tolist() == [0, 5, 10, 15, 20] and q.shape == (2, 5) and np.isfinite(q).all()
+    assert (q[0] != q[1]).all()
+    assert figures.at_end({"q": (steps, q)}, "q", 2) == pytest.approx(q[:, -2:].mean(1))
+    assert len(figures.read_row("small")["return"][1]) == 2
+    monkeypatch.setattr(critics, "run", None)
+    critics.main(critics.Args(rows=("small",), out=str(tmp_path / "critics")))
+    assert "small: complete" in capsys.readouterr().out
+    assert not list(tmp_path.glob("runs/*/*/checkpoint.pt"))
+    with pytest.raises(SystemExit):
+        critics.main(critics.Args(rows=("smal",)))
+    assert "there is no such row" in capsys.readouterr().err
+
+
+def test_spans_of_seeds_are_written_as_they_are():
+    assert figures.span(np.array([1.2345, 1.2345])) == "1.23"
+    assert figures.span(np.array([-2310.4, 0.05])) == "-2,310 to 0.05"

@@ -1,0 +1,136 @@
+"""benchmark/taxonomy.py: its statistics on transitions made by hand, its table, and the figure of it."""
+
+import csv
+import subprocess
+import sys
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import taxonomy
+from conftest import ROOT
+
+import ftfl
+import plots
+
+SMALL = ["--transitions", "300", "--steps", "20", "--model-hidden-dim", "16", "--seeds", "1"]
+
+
+def batch(obs, next_obs, rewards):
+    arrays = (np.array(x, dtype=np.float32) for x in (obs, next_obs, rewards))
+    obs, next_obs, rewards = arrays
+    return ftfl.Batch(obs, np.zeros((len(obs), 1), np.float32), rewards, next_obs, np.zeros(len(obs)))
+
+
+def test_statistics_of_transitions_made_by_hand():
+    """Changes of +-2 and +-0.5 (variances 4 and 1/4), next states +-2 and +-1 (4 and 1), rewards 0 and 1."""
+    next_obs = np.array([[2, 1, 7], [-2, 1, 7], [2, -1, 7], [-2, -1, 7]])
+    change = np.array([[2, 0.5, 0], [-2, -0.5, 0], [2, -0.5, 0], [-2, 0.5, 0]])
+    data = batch(next_obs - change, next_obs, [0, 0, 1, 1])
+    found = taxonomy.statistics(data, velocities=np.array([False, True, True]))
+    assert found["reward_share"] == pytest.approx(0.25 / (0.25 + 4 + 0.25))
+    assert found["mismatch"] == pytest.approx(2 / 0.5)
+    assert found["noise_median"] == pytest.approx((1 + 0.25) / 2)  # the third number is constant: no noise
+    assert found["noise_q90"] == pytest.approx(0.25 + 0.9 * 0.75)
+    assert found["noise_above_half"] == 0.5
+    assert found["noise_velocity_median"] == found["noise_velocity_q90"] == pytest.approx(0.25)
+    assert found["noise_velocity_above_half"] == 0
+    assert (found["reward_mean"], found["reward_zero"]) == (0.5, 0.5)
+
+
+def test_a_task_without_reward_has_no_finite_mismatch_and_one_without_velocities_no_noise_of_them():
+    next_obs = np.array([[1.0], [2.0], [4.0]])
+    found = taxonomy.statistics(batch(next_obs - 1, next_obs, [0, 0, 0]), velocities=np.array([False]))
+    assert np.isinf(found["mismatch"]) or np.isnan(found["mismatch"])
+    assert np.isnan(found["noise_velocity_median"]) and found["reward_zero"] == 1
+
+
+def run(*words, check=True, **options):
+    command = [sys.executable, ROOT / "benchmark/taxonomy.py", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=200, **options)
+
+
+def test_a_killed_run_goes_on_where_it_was_and_two_jobs_find_the_same(tmp_path):
+    tasks = ["dm_control/cartpole-swingup-v0", "Hopper-v5"]
+    run("--env-ids", *tasks, *SMALL, "--jobs", 2, "--out", tmp_path / "whole.csv")
+    run("--env-ids", tasks[0], *SMALL, "--out", tmp_path / "parts.csv")
+    text = (tmp_path / "parts.csv").read_text().replace("0.", "9.")  # seen if it were computed again
+    (tmp_path / "parts.csv").write_text(text)
+    run("--env-ids", *tasks, *SMALL, "--out", tmp_path / "parts.csv")
+    whole = {line["env_id"]: line for line in taxonomy.read(tmp_path / "whole.csv")}
+    first, second = taxonomy.read(tmp_path / "parts.csv")
+    assert (tmp_path / "parts.csv").read_text().startswith(text)
+    assert second == whole["Hopper-v5"] and first["env_id"] == tasks[0]
+    assert list(second) == taxonomy.COLUMNS
+    assert all(value not in ("", None) for value in second.values())
+    assert float(second["ftfl_reward_r2"]) != float(second["mbpo_reward_r2"])
+    assert int(second["dims"]) == 11 and int(second["transitions"]) == 300
+
+
+@pytest.mark.parametrize("words, named", [
+    (["--env-ids", "Hopper-v5", "dm_control/lqr-lqr_2_1-v0"], "--env-id dm_control/lqr-lqr_2_1-v0"),
+    (["--env-ids", "Nothing-v0"], "--env-id Nothing-v0"),
+])  # fmt: skip
+def test_a_mistake_is_one_line_before_anything_is_measured(words, named, tmp_path):
+    done = run(*words, *SMALL, "--out", tmp_path / "out.csv", check=False)
+    assert done.returncode == 2 and named in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_default_tasks_are_the_papers_and_the_suites():
+    tasks = taxonomy.suite_tasks()
+    assert len(taxonomy.PAPER) == 13 and {t for t in taxonomy.PAPER if "dm_control" in t} <= set(tasks)
+    assert len(tasks) == len(set(tasks)) > 40 and not any("lqr" in task for task in tasks)
+
+
+def made_up_table(path, tasks=("Hopper-v5", "dm_control/humanoid-stand-v0", "dm_control/fish-swim-v0")):
+    """A table of two seeds per task. Mismatch and noise grow with the task's number; MBPO's R2 falls."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, taxonomy.COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for number, task in enumerate(tasks):
+            for seed in (1, 2):
+                row = {column: 0.5 for column in taxonomy.COLUMNS}
+                row |= {"env_id": task, "seed": seed, "mismatch": 10.0**number * seed}
+                row |= {
+                    "noise_median": 0.01 * (number + 1),
+                    "mbpo_reward_r2": 0.9 - number,
+                    "ftfl_reward_r2": 0.8,
+                }
+                writer.writerow(row)
+
+
+def test_the_figures_points_are_the_tables(tmp_path, monkeypatch, capsys):
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure))
+    made_up_table(tmp_path / "t.csv")
+    plots.taxonomy(str(tmp_path / "t.csv"), str(tmp_path / "figure"))
+    plane, ladder = figures[0].axes
+    points = [tuple(float(v[0]) for v in line.get_data()) for line in plane.lines if len(line.get_xdata())]
+    assert points == [pytest.approx(p) for p in [(150, 0.03), (15, 0.02), (1.5, 0.01)]]  # by falling mismatch
+    markers = [line.get_marker() for line in plane.lines if len(line.get_xdata())]
+    assert markers == ["o", "s", "o"], "the square is humanoid-stand, which MBPO fails on in the paper"
+    colors = [line.get_color() for line in plane.lines if len(line.get_xdata())]
+    assert colors[0] == colors[1] != colors[2]
+    names = [label.get_text().split() for label in ladder.get_yticklabels()]
+    assert names == [["fish-swim", "1"], ["humanoid-stand", "2"], ["Hopper", "3"]]
+    dots = {"MBPO": {}, "FTFL": {}}
+    for line in ladder.lines:
+        if len(line.get_xdata()) == 1:
+            name = "MBPO" if line.get_color() == plots.COLORS["MBPO"] else "FTFL"
+            dots[name][round(float(line.get_ydata()[0]))] = (float(line.get_xdata()[0]), line.get_marker())
+    assert dots["MBPO"] == {0: (-1.0, "<"), 1: (pytest.approx(-0.1), "o"), 2: (pytest.approx(0.9), "o")}
+    assert dots["FTFL"] == {row: (pytest.approx(0.8), "o") for row in range(3)}
+    text = (tmp_path / "figure.md").read_text()
+    assert "| humanoid-stand * | 15 |" in text and "| Hopper | 1.5 |" in text
+    assert "rank correlation of mismatch with mbpo_reward_r2 over 3 tasks: -1.00" in text
+    plt.close(figures[0])
+
+
+def test_no_table_is_one_line(tmp_path, capsys):
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    for path in (tmp_path / "bad.csv", tmp_path / "none.csv"):
+        with pytest.raises(SystemExit) as error:
+            plots.taxonomy(str(path), str(tmp_path / "figure"))
+        assert error.value.code == 2
+        assert capsys.readouterr().err.startswith(f"error: --data {path}")
