@@ -53,7 +53,7 @@ class RunArgs:  # what is run, where, and what it leaves
     num_threads: int = 1  # CPU threads; two runs of one do more than one of two
     env_workers: bool = False  # a process for each environment, for several seeds on a GPU; the same numbers
     tf32: bool = False  # on a GPU: multiply with 10 bits instead of 23, faster
-    compile: bool = False  # a graph per update (on a GPU a CUDA graph): half a minute at first, then faster
+    compile: bool = False  # a graph per update (on a GPU a CUDA graph): pays after 1,000 steps at UTD 20
     eval_interval: int = 5_000  # steps between evaluations
     eval_episodes: int = 10  # episodes per evaluation, played with the mean action
     log_interval: int = 100  # steps between logged losses

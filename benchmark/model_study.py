@@ -75,7 +75,7 @@ class Args:
     run_dir: str = "runs/forensics"  # folder that gets one folder per seed
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda or cuda:N
     num_threads: int = 1  # CPU threads
-    compile: bool = False  # one graph per update: half a minute at first, then faster
+    compile: bool = False  # one graph per update: 15 seconds at first, then faster
 
 
 # ---------------------------------------- Transitions
