@@ -49,6 +49,8 @@ VALUES = {
     "checkpoint_interval": COUNT,
     "num_threads": [-1, 0, 1, 10**6],
     "env_workers": [True, False],
+    "tf32": [True, False],
+    "critic_layer_norm": [True, False],
     "compile": [False],  # compiling takes half a minute for each shape; test_equivalence does it
     "hidden_dim": [*COUNT[:5], 10**10],
     "gamma": FRACTION,

@@ -1,0 +1,173 @@
+"""The model alone at the paper's budget: the fits behind REPRODUCTION.md's pages on rewards and next states.
+
+    python benchmark/studies.py --list                      # the fits, as the commands that they stand for
+    python benchmark/studies.py                             # all, one after another: a day on one core
+    python benchmark/studies.py --fits humanoid-stand       # those whose names begin so
+
+50,000 gradient steps are what the paper's models get in the first 2,500 environment steps after the random
+ones; a fit of one seed takes 20 to 25 minutes on one core. What is complete is skipped; a fit that was killed
+begins again, the run of sac.py goes on. Several of these may run side by side: what another one has begun is
+left to it. The numbers go to benchmark/results/studies/FIT__SEED.csv; `make figures` draws them.
+
+Fits named *-fixed are no command: their log-variance is held at 0, so that the loss is a squared error.
+"""
+
+import contextlib
+import csv
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import model_study  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import tyro  # noqa: E402
+
+import ftfl  # noqa: E402
+import plots  # noqa: E402
+import sac  # noqa: E402
+
+TASKS = {
+    "humanoid-stand": "dm_control/humanoid-stand-v0",
+    "quadruped-walk": "dm_control/quadruped-walk-v0",
+    "Walker2d": "Walker2d-v5",
+    "HalfCheetah": "HalfCheetah-v5",
+}
+SETTINGS = {
+    "ftfl": "",
+    "mbpo": "--no-target-normalization --next-state-prediction residual",
+    "tun": "--next-state-prediction residual",
+    "dnp": "--no-target-normalization",
+}
+SEEDS = (1, 2, 3)
+SHARED = "--collect 10000 --steps 50000 --log-interval 500 --device cpu"
+# A buffer that has seen reward: sac.py's, after 200,000 steps of one update each (about an hour)
+SAC = "--env-id dm_control/humanoid-stand-v0 --utd-ratio 1 --total-timesteps 200000 --eval-interval 20000"
+SAC += " --checkpoint-interval 20000 --device cpu"
+
+FITS = {
+    f"{task}-{setting}": f"--env-id {TASKS[task]} {SETTINGS[setting]}"
+    for task in TASKS
+    for setting in SETTINGS
+}
+for setting in SETTINGS:
+    FITS[f"rewarded-{setting}"] = f"--buffer SAC {SETTINGS[setting]}"
+FITS["rewarded-ftfl-fixed"] = FITS["rewarded-ftfl"]
+FITS["humanoid-stand-ftfl-width400"] = FITS["humanoid-stand-ftfl"] + "--model-hidden-dim 400"
+for setting in ("ftfl", "tun"):
+    FITS[f"humanoid-stand-{setting}-bounds"] = FITS[f"humanoid-stand-{setting}"] + " --learned-logvar-bounds"
+
+TAGS = {  # column: tag
+    "nll": "model/nll",
+    "mse_loss": "model/mse_loss",
+    "variance_loss": "model/variance_loss",
+    "holdout_mse": "model/holdout_mse",
+    "reward_r2": "model/reward_r2",
+    "next_state_r2": "model/next_state_r2",
+    "reward_real": "rewards/real",
+    "reward_synthetic": "rewards/synthetic",
+    "reward_std": "rewards/synthetic_std",
+}
+for group in ("position", "velocity", "other", "reward"):
+    TAGS[f"{group}_variance"] = f"model/predicted_variance_{group}"
+    TAGS[f"{group}_trained"] = f"model/trained_variance_{group}"
+
+
+@dataclass
+class Args:
+    fits: tuple[str, ...] = tuple(FITS)  # which fits: names, or how they begin
+    seeds: tuple[int, ...] = SEEDS  # which seeds
+    run_dir: str = "runs/studies"  # folder for what the fits log, and for the run of sac.py
+    out: str = str(ROOT / "benchmark/results/studies")  # folder for a CSV per fit and seed
+    list: bool = False  # print the commands, fit nothing
+
+
+def flags_of(name, seed, args):
+    """The flags of model_study.py for one fit."""
+    flags = FITS[name].replace("SAC", str(Path(args.run_dir) / "sac"))
+    return f"{SHARED} {flags} --seed {seed} --run-dir {Path(args.run_dir) / name}".split()
+
+
+@contextlib.contextmanager
+def claimed(path):
+    """True if the work that the file stands for is ours; False if a living process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and Path(f"/proc/{path.read_text()}").exists():
+        yield False
+        return
+    path.write_text(str(os.getpid()))
+    yield True
+    path.unlink()
+
+
+def sac_run(args):
+    """The directory of sac.py's run, which is brought to its end; None while another process does that."""
+    folder = Path(args.run_dir) / "sac"
+    runs = sorted(folder.glob("*__1__*/checkpoint.pt"))
+    if runs and torch.load(runs[0], weights_only=True)["step"] == 200_000:
+        return runs[0].parent
+    with claimed(Path(args.run_dir) / "sac.pid") as ours:
+        flags = ["--resume", str(runs[0].parent)] if runs else [*SAC.split(), "--run-dir", str(folder)]
+        return sac.main(sac.parse_args(flags))[0] if ours else None
+
+
+class FixedVariance(ftfl.Ensemble):
+    """An ensemble whose log-variance is 0: the likelihood is then the squared error."""
+
+    def forward(self, obs, actions):
+        mean, logvar = super().forward(obs, actions)
+        return mean, torch.zeros_like(logvar)
+
+
+def export(run_dir, path):
+    """Write a fit's numbers as CSV, a line per logged step, of four digits."""
+    scalars = plots.read_run_dir(run_dir).scalars
+    columns = {c: dict(zip(*scalars[tag])) for c, tag in TAGS.items() if tag in scalars}
+    with open(f"{path}.tmp", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", *columns])
+        for step in sorted(set().union(*columns.values())):
+            writer.writerow([int(step), *(f"{x.get(step, np.nan):.4g}" for x in columns.values())])
+    os.replace(f"{path}.tmp", path)
+
+
+def fit(name, flags, out, args):
+    """Fit, and export what was logged."""
+    if name.startswith("rewarded"):
+        run_dir = sac_run(args)
+        if run_dir is None:
+            return
+        flags[flags.index("--buffer") + 1] = str(run_dir)
+    ensemble = ftfl.Ensemble
+    try:
+        ftfl.Ensemble = FixedVariance if name.endswith("-fixed") else ensemble
+        (run_dir,) = model_study.main(model_study.parse_args(flags))
+    finally:
+        ftfl.Ensemble = ensemble
+    export(run_dir, out)
+
+
+def main(args):
+    names = [name for name in FITS if any(name.startswith(start) for start in args.fits)]
+    if not names:
+        plots.fail(f"--fits {' '.join(args.fits)}: there are {', '.join(FITS)}")
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    for seed in args.seeds:
+        for name in names:
+            flags = flags_of(name, seed, args)
+            if args.list:
+                print(f"{name}, seed {seed}: python benchmark/model_study.py {shlex.join(flags)}")
+                continue
+            out = Path(args.out) / f"{name}__{seed}.csv"
+            with claimed(Path(args.run_dir) / f"{name}__{seed}.pid") as ours:
+                if not out.exists() and ours:
+                    fit(name, flags, out, args)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
