@@ -1,0 +1,88 @@
+"""benchmark/studies.py: the fits are what their names say, and none is made twice or lost."""
+
+import csv
+import os
+
+import model_study
+import pytest
+import studies
+import torch
+from conftest import make_args
+
+import ftfl
+
+SMALL = "--collect 60 --steps 4 --log-interval 2 --device cpu --model-hidden-dim 8 --model-batch-size 8"
+
+
+def test_the_fits_are_what_their_names_say():
+    args = studies.Args()
+    for name in studies.FITS:
+        study = model_study.parse_args(studies.flags_of(name, 3, args))
+        normalized, direct = study.target_normalization, study.next_state_prediction == "direct"
+        setting = {(True, True): "ftfl", (False, False): "mbpo", (True, False): "tun", (False, True): "dnp"}
+        assert f"-{setting[normalized, direct]}" in name
+        assert (study.steps, study.seed, study.collect) == (50_000, 3, 10_000)
+        task = next((task for task in studies.TASKS if name.startswith(task)), None)
+        assert study.env_id == studies.TASKS.get(task, "") and bool(study.buffer) == (task is None)
+        assert study.model_hidden_dim == (400 if "width400" in name else 200)
+        assert study.learned_logvar_bounds == name.endswith("-bounds")
+    assert sum(name.count("-") == 2 or name[0].isupper() for name in studies.FITS) >= 16
+
+
+def small(tmp_path, monkeypatch, fits):
+    monkeypatch.setattr(studies, "SHARED", SMALL)
+    monkeypatch.setattr(studies, "FITS", {name: "--env-id Hopper-v5" for name in fits})
+    return studies.Args(
+        fits=("hopper",), seeds=(1,), run_dir=str(tmp_path / "runs"), out=str(tmp_path / "out")
+    )
+
+
+def lines(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_fit_is_made_once_and_its_numbers_are_those_logged(tmp_path, monkeypatch):
+    args = small(tmp_path, monkeypatch, ["hopper", "hopper-fixed"])
+    studies.main(args)
+    free, fixed = (lines(tmp_path / f"out/{name}__1.csv") for name in ("hopper", "hopper-fixed"))
+    assert [line["step"] for line in free] == [line["step"] for line in fixed] == ["2", "4"]
+    assert {line["variance_loss"] for line in fixed} == {"0"} and free[0]["variance_loss"] != "0"
+    assert {line["reward_trained"] for line in fixed} == {"1"}
+    (run_dir,) = (tmp_path / "runs/hopper").iterdir()
+    scalars = studies.plots.read_run_dir(run_dir).scalars
+    assert [float(line["reward_r2"]) for line in free] == [
+        float(f"{value:.4g}") for value in scalars["model/reward_r2"][1]
+    ]
+    assert ftfl.Ensemble is not studies.FixedVariance
+    monkeypatch.setattr(model_study, "main", None)  # nothing is fitted again
+    studies.main(args)
+    assert not list(tmp_path.glob("runs/*.pid"))
+
+
+def test_what_a_living_process_has_begun_is_left_to_it_and_a_dead_ones_is_taken(tmp_path, monkeypatch):
+    args = small(tmp_path, monkeypatch, ["hopper"])
+    (tmp_path / "runs").mkdir()
+    claim = tmp_path / "runs/hopper__1.pid"
+    claim.write_text(str(os.getppid()))
+    studies.main(args)
+    assert not list((tmp_path / "out").iterdir()) and claim.exists()
+    claim.write_text(str(2**22 + 1))  # above the largest process id
+    studies.main(args)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["hopper__1.csv"] and not claim.exists()
+
+
+def test_a_fixed_variance_makes_the_likelihood_a_squared_error():
+    torch.manual_seed(1)
+    model = studies.FixedVariance(4, 2, make_args(ftfl))
+    batch = ftfl.Batch(*(torch.randn(1, 7, 16, *shape) for shape in ((4,), (2,), (), (4,), ())))
+    mean, logvar = model(batch.obs, batch.actions)
+    expected = (model.targets(batch) - mean).square().mean((2, 3))
+    logs = model.update(batch)
+    assert not logvar.any() and torch.allclose(logs["model/nll"], expected)
+
+
+def test_no_such_fit_is_one_line(capsys):
+    with pytest.raises(SystemExit) as error:
+        studies.main(studies.Args(fits=("nothing",)))
+    assert error.value.code == 2 and capsys.readouterr().err.startswith("error: --fits nothing")
