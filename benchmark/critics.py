@@ -5,8 +5,9 @@
     python benchmark/critics.py --list                      # the rows, as the commands that they stand for
 
 What is complete is skipped, what is partial goes on. Different rows may run side by side. The numbers go to
-benchmark/results/critics/ROW.csv; `make figures` draws them. The one row that is no command, ftfl-cut, cuts
-imagined next states to the range of the real ones, number by number: a diagnosis, no algorithm.
+benchmark/results/critics/ROW.csv; `make figures` draws them. Two kinds of rows are no commands, but
+diagnoses: *-cut cuts imagined next states to the range of the real ones, number by number; *-noforce leaves
+the forces and torques (24 of 78 numbers) out of what quadruped observes.
 """
 
 import csv
@@ -19,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+import gymnasium as gym  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import tyro  # noqa: E402
@@ -50,6 +52,8 @@ ROWS = {
     "mbpo": row("mbpo"),
     "ftfl-cut": row("ftfl"),
     "ftfl-length5": row("ftfl", "--rollout-schedule 5:5:0:1"),
+    "ftfl-noforce": row("ftfl"),
+    "mbpo-noforce": row("mbpo"),
     "mbpo-norm": row("mbpo", NORM),
     "tun": row("ftfl", TUN),
     "dnp": row("ftfl", DNP),
@@ -113,6 +117,25 @@ def cut_to_real_range(script):
     script.imagine = imagine_in_range
 
 
+def leave_out_forces(script):
+    """Have `make_env` leave quadruped's forces and torques out of the observation."""
+    make_env = script.make_env
+
+    def make_env_without(env_id, full_observation):
+        env = make_env(env_id, full_observation)
+        kept = []
+        for name, space in env.unwrapped.observation_space.spaces.items():
+            kept += [name != "force_torque"] * int(np.prod(space.shape))
+        box = env.observation_space
+        space = gym.spaces.Box(box.low[kept], box.high[kept], dtype=box.dtype)
+        return gym.wrappers.TransformObservation(env, lambda obs: obs[kept], space)
+
+    script.make_env = make_env_without
+
+
+DIAGNOSES = {"-cut": cut_to_real_range, "-noforce": leave_out_forces}
+
+
 def run_dirs_of(folder):
     """The run directories of a row, by seed."""
     about = [(json.loads(path.read_text()), path.parent) for path in Path(folder).glob("*/args.json")]
@@ -132,13 +155,14 @@ def run(name, args):
             path.unlink()
         for run_dir in run_dirs:
             run_dir.rmdir()
-    imagine = getattr(script, "imagine", None)
-    if name.endswith("-cut"):
-        cut_to_real_range(script)
+    before = dict(vars(script))
+    for ending, change in DIAGNOSES.items():
+        if name.endswith(ending):
+            change(script)
     try:
         return script.main(script.parse_args(flags))
     finally:
-        script.imagine = imagine
+        vars(script).update(before)
 
 
 def export(run_dirs, path):

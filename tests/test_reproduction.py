@@ -10,6 +10,7 @@ import torch
 from conftest import ROOT, filled_buffer, make_args, random_batch
 
 import ftfl
+import sac
 
 PAGE = (ROOT / "REPRODUCTION.md").read_text()
 
@@ -57,6 +58,17 @@ def test_cut_states_are_in_the_real_ones_range_and_nothing_else_is_changed(monke
     assert ((free.next_obs < low) | (free.next_obs > high)).any()
     assert torch.equal(cut.next_obs, free.next_obs.clamp(low, high))
     assert torch.equal(cut.rewards, free.rewards) and torch.equal(cut.actions, free.actions)
+
+
+def test_forces_are_left_out_and_nothing_else(monkeypatch):
+    monkeypatch.setattr(sac, "make_env", sac.make_env)  # put back after the test
+    whole = sac.make_env("dm_control/quadruped-walk-v0", False)
+    critics.leave_out_forces(sac)
+    part = sac.make_env("dm_control/quadruped-walk-v0", False)
+    (obs, _), (fewer, _) = whole.reset(seed=1), part.reset(seed=1)
+    assert part.observation_space.shape == fewer.shape == (54,) and obs.shape == (78,)
+    np.testing.assert_array_equal(fewer, np.concatenate([obs[:44], obs[68:]]))
+    assert (np.abs(obs[44:68]) > 0).any()
 
 
 def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
