@@ -2,6 +2,7 @@
 
     python benchmark/critics.py                             # all rows, one after another: 6 hours on one core
     python benchmark/critics.py --rows ftfl ftfl-norm       # some of them
+    python benchmark/critics.py --forces                    # real and imagined toe forces only: two minutes
     python benchmark/critics.py --list                      # the rows, as the commands that they stand for
 
 What is complete is skipped, what is partial goes on. Different rows may run side by side. The numbers go to
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import gymnasium as gym  # noqa: E402
+import model_study  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import tyro  # noqa: E402
@@ -95,6 +97,7 @@ class Args:
     run_dir: str = "runs/critics"  # folder with a folder per row
     out: str = str(ROOT / "benchmark/results/critics")  # folder for a CSV per row
     num_threads: int = 1  # CPU threads
+    forces: bool = False  # fit the models of FTFL and MBPO to random transitions; run no rows
     keep: bool = False  # keep the checkpoints of complete rows (1 GB each)
     list: bool = False  # print the rows, run nothing
 
@@ -180,7 +183,47 @@ def export(run_dirs, path):
                 writer.writerow([about.flags["seed"], int(step), *cells])
 
 
+FORCES = slice(44, 56)  # the toes' forces among quadruped's numbers
+BINS = np.arange(-15, 15.5, 0.5)
+
+
+def real_and_imagined_forces(out):
+    """Write a histogram of the toes' forces as CSV: real next states, and those that the models imagine from
+    the same rows, all held out; and how many states have all twelve forces beyond 2."""
+    flags = ftfl.Args(env_id="dm_control/quadruped-walk-v0", device="cpu", model_hidden_dim=100)
+    flags.model_batch_size, flags.model_train_steps = 128, 2_000
+    torch.set_num_threads(1)
+    ftfl.fast_matmul()
+    batch = model_study.collect(ftfl, flags, START)
+    states = {}
+    for name, residual in (("ftfl", False), ("mbpo", True)):
+        flags.target_normalization = not residual
+        flags.next_state_prediction = "residual" if residual else "direct"
+        torch.manual_seed(flags.seed)
+        model = ftfl.Ensemble(batch.obs.shape[1], batch.actions.shape[1], flags)
+        buffer = ftfl.ReplayBuffer(1, START, batch.obs.shape[1], batch.actions.shape[1])
+        buffer.add(ftfl.Batch(*(torch.as_tensor(x)[None] for x in batch)))
+        ftfl.train_model(model, buffer, flags)
+        held_out = buffer.sample(ftfl.split_rows(flags, buffer.size)[1])
+        with torch.no_grad():
+            states[name] = model.sample(held_out.obs, held_out.actions)[0][0].numpy()
+        states["real"] = held_out.next_obs[0].numpy()
+    with open(out, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["from", "to", *states])
+        shares = [
+            np.histogram(x[:, FORCES].clip(-15, 14.9), BINS)[0] / x[:, FORCES].size for x in states.values()
+        ]
+        for low, high, *values in zip(BINS, BINS[1:], *shares):
+            writer.writerow([low, high, *(f"{v:.4f}" for v in values)])
+        beyond = [(np.abs(x[:, FORCES]) > 2).all(1).mean() for x in states.values()]
+        writer.writerow(["all beyond 2", "", *(f"{v:.4f}" for v in beyond)])
+
+
 def main(args):
+    if args.forces:
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+        return real_and_imagined_forces(Path(args.out) / "forces.csv")
     for name in args.rows:
         if name not in ROWS:
             plots.fail(f"--rows {name}: there is no such row, but {', '.join(ROWS)}")
