@@ -1,0 +1,233 @@
+"""Exercise 1: the Gaussian negative log-likelihood, and the soft clamp of the log-variance."""
+
+import math
+
+from checks.common import (
+    ACT,
+    OBS,
+    check,
+    close,
+    expect_pair,
+    expect_shape,
+    hint,
+    make_args,
+    make_model,
+    numbers,
+    random_batch,
+    use_raw_targets,
+    variant,
+)
+
+
+def network_that_says(model, output):
+    """Put a network in place of the model's that gives this output. Returns it; it notes its input as `x`."""
+    import torch.nn as nn
+
+    class Says(nn.Module):
+        def forward(self, x):
+            self.x = x
+            return output
+
+    model.net = Says()
+    return model.net
+
+
+def forward(logvar, mean=None):
+    """What the student's forward makes of a network's raw output, (2, 7, rows, obs + 1) each."""
+    import torch
+
+    model, rows = make_model(), logvar.shape[2]
+    mean = torch.zeros_like(logvar) if mean is None else mean
+    network_that_says(model, torch.cat([mean, logvar], -1))
+    output = model(torch.zeros(2, 1, rows, OBS), torch.zeros(2, 1, rows, ACT))
+    output = expect_pair("forward", output)
+    for name, x in zip(("mean", "logvar"), output):
+        expect_shape(name, x, logvar.shape)
+    return output
+
+
+def raw_logvars(*values):
+    """These numbers as a network's raw log-variances: a row each."""
+    import torch
+
+    return torch.tensor(values).view(1, 1, -1, 1).expand(2, 7, -1, OBS + 1).clone()
+
+
+@check("1a", "the network gets normalized states and actions, and its first half is the mean")
+def inputs_and_mean():
+    import torch
+
+    model = make_model()
+    model.input_mean += torch.arange(OBS + ACT)
+    model.input_std *= 1 + torch.arange(OBS + ACT)
+    mean = torch.randn(2, 7, 20, OBS + 1)
+    network = network_that_says(model, torch.cat([mean, torch.full_like(mean, -3.0)], -1))
+    obs, actions = torch.randn(2, 1, 20, OBS), torch.randn(2, 1, 20, ACT)
+    output = expect_pair("forward", model(obs, actions))
+    if not hasattr(network, "x"):
+        hint("forward does not call self.net")
+    expect_shape("what self.net gets", network.x, (2, 1, 20, OBS + ACT))
+    x = torch.cat([obs, actions], -1)
+    if close(network.x, x):
+        hint("self.net gets raw inputs: subtract input_mean and divide by input_std first")
+    if close(network.x, torch.cat([actions, obs], -1)) or not close(network.x[..., 0], obs[..., 0]):
+        hint("self.net gets inputs in another order than (state, action), or normalized in another way")
+    if not close(network.x, (x - model.input_mean) / model.input_std):
+        hint("the inputs of self.net are not (input - input_mean) / input_std, each number with its own")
+    expect_shape("mean", output[0], mean.shape)
+    if not close(output[0], mean):
+        hint("mean is not the first half of self.net's outputs as they are (of the last axis)")
+
+
+@check("1a", "log-variances stay between their bounds")
+def inside_the_bounds():
+    low, high = variant()["min_logvar"], variant()["max_logvar"]
+    model = make_model()
+    if not (close(model.max_logvar.max(), high) and close(model.min_logvar.min(), low)):
+        hint(f"the bounds must be {low} and {high}: your variant says so, and __init__ sets them")
+    _, logvar = forward(raw_logvars(-1000.0, -50.0, 0.0, 50.0, 1000.0))
+    above, below = (logvar > high + 1e-3).any(), (logvar < low - 1e-3).any()
+    if above and below:
+        hint("the clamp is missing: logvar goes beyond max_logvar and below min_logvar")
+    if above:
+        hint("logvar goes beyond max_logvar: v <- max - softplus(max - v) is missing or has a wrong sign")
+    if below:
+        hint("logvar goes below min_logvar: v <- min + softplus(v - min) is missing or has a wrong sign")
+    middle = (low + high) / 2
+    _, logvar = forward(raw_logvars(middle))
+    if not close(logvar, raw_logvars(middle), 0.1):
+        hint(
+            f"halfway between the bounds, at {middle:g}, the clamp must change next to nothing; yours gives "
+            f"{logvar.mean():.3g}"
+        )
+
+
+@check("1a", "the clamp is soft: its gradient never vanishes")
+def soft():
+    import torch
+
+    low, high = variant()["min_logvar"], variant()["max_logvar"]
+    for value in (high + 8, low - 8):
+        raw = raw_logvars(value).requires_grad_()
+        _, logvar = forward(raw)
+        if not logvar.requires_grad:
+            hint("no gradient comes through logvar: is it detached, or made under no_grad?")
+        (gradient,) = torch.autograd.grad(logvar.sum(), raw)
+        if (gradient <= 0).any():
+            hint(
+                "the clamp is hard: outside of the bounds its gradient is 0, and the network can't "
+                "come back. "
+                "softplus is a soft max(0, .)"
+            )
+    _, logvar = forward(raw_logvars(high, low))
+    expected = raw_logvars(high - math.log(2), low + math.log(2))
+    if not close(logvar, expected, 2e-3):
+        hint(
+            f"at raw log-variances of exactly {high:g} and {low:g} the soft clamp gives "
+            f"{high - math.log(2):.3f} and "
+            f"{low + math.log(2):.3f}, yours {numbers(logvar[0, 0, :, 0])}: compare with the two formulas"
+        )
+
+
+def update_with(offset, logvar, **flags):
+    """What the student's update logs and minimizes if every network is off by offset (7,) with this logvar."""
+    import torch
+    import torch.nn as nn
+
+    model = make_model(**flags)
+    use_raw_targets(model)
+    batch = random_batch(2, 7, 16)
+
+    def predict(obs, actions):
+        mean = model.targets(batch) + torch.tensor(offset).view(-1, 1, 1)
+        return mean, torch.full_like(mean, logvar)
+
+    class Notes(nn.Module):
+        def minimize(self, loss):
+            self.loss = loss
+
+    model.forward, model.optimizer = predict, Notes()
+    logs = model.update(batch)
+    if (
+        not isinstance(logs, dict)
+        or not {"model/nll", "model/mse_loss", "model/variance_loss"} <= logs.keys()
+    ):
+        hint("update must return a dict with model/nll, model/mse_loss and model/variance_loss")
+    for name, values in logs.items():
+        expect_shape(f"{name}, one number per seed and network,", values, (2, 7))
+    if not hasattr(model.optimizer, "loss"):
+        hint("update does not call self.optimizer.minimize")
+    return model, logs, model.optimizer.loss
+
+
+@check("1b", "the loss is the Gaussian negative log-likelihood")
+def known_likelihoods():
+    import torch
+
+    offset = torch.linspace(0.2, 1.4, 7)
+    for logvar in (0.0, -2.0, 0.4):
+        _, logs, loss = update_with(offset.tolist(), logvar)
+        squared = offset.square().expand(2, 7)
+        mse, variance, nll = (logs[f"model/{name}"] for name in ("mse_loss", "variance_loss", "nll"))
+        right = squared * math.exp(-logvar)
+        if close(mse, squared * math.exp(logvar)) and logvar:
+            hint("the squared error is multiplied by the variance: a likelihood divides by it, exp(-logvar)")
+        if close(mse, squared * math.exp(-logvar / 2)) and logvar:
+            hint(
+                "the squared error is divided by the std: a likelihood divides by the variance, exp(-logvar)"
+            )
+        if close(mse, squared) and logvar:
+            hint("the squared error is not divided by the predicted variance")
+        if close(mse, right / 2):
+            hint(
+                "model/mse_loss is half of what is asked: twice the negative log-likelihood, without the 1/2"
+            )
+        if not close(mse, right):
+            hint(
+                f"model/mse_loss: with errors of {offset[0]:.1f} and a log-variance of {logvar} it must be "
+                f"{right[0, 0]:.3g}, yours is {mse[0, 0].item():.3g}. It is a mean over rows and targets"
+            )
+        if close(variance, torch.full((2, 7), -logvar)) and logvar:
+            hint("wrong sign of the log-variance term: + log var is what keeps the variance from growing")
+        if not close(variance, torch.full((2, 7), logvar)):
+            hint("model/variance_loss is not the mean of logvar over rows and targets")
+        if close(nll, mse - variance) and logvar:
+            hint("wrong sign of the log-variance term: + log var is what keeps the variance from growing")
+        if not close(nll, mse + variance):
+            hint("model/nll is not mse_loss + variance_loss")
+        if not torch.is_tensor(loss) or loss.dim():
+            hint("self.optimizer.minimize needs one number: sum over seeds and networks")
+
+
+@check("1b", "learned bounds of the log-variance are pulled together")
+def bounds_loss():
+    import torch
+
+    model, _, loss = update_with([0.1] * 7, 0.0, learned_logvar_bounds=True)
+    if not loss.requires_grad:
+        hint("the bounds' loss is missing: 0.01 times the sum of (max_logvar - min_logvar)")
+    bounds = (model.max_logvar, model.min_logvar)
+    high, low = torch.autograd.grad(loss, bounds, allow_unused=True)
+    if high is None or low is None or not (close(high, torch.full_like(high, 0.01)) and close(low, -high)):
+        hint("the bounds' loss is not 0.01 times the sum of (max_logvar - min_logvar)")
+
+
+@check("1b", "after some hundred steps the predicted std is the noise's", seconds=60)
+def finds_the_noise():
+    import torch
+
+    import ftfl
+
+    model = ftfl.Ensemble(1, 1, make_args(ensemble_size=2, num_elites=1, model_hidden_dim=32, model_lr=3e-3))
+    use_raw_targets(model)
+    s, zero = 2 * torch.rand(2, 2, 128, 1) - 1, torch.zeros(2, 2, 128)
+    for _ in range(400):
+        noise = torch.where(s < 0, 0.05, 0.5) * torch.randn(s.shape)
+        model.update(ftfl.Batch(s, zero.unsqueeze(-1), zero, s + noise, zero))
+    with torch.no_grad():
+        mean, logvar = model(torch.tensor([-0.6, 0.6]).view(1, 1, 2, 1), torch.zeros(1, 1, 2, 1))
+    std = (0.5 * logvar[..., 0]).exp().mean((0, 1))
+    if (mean[..., 0] - torch.tensor([-0.6, 0.6])).abs().mean() > 0.25:
+        hint("after 400 updates the mean is still far off: does the gradient reach every network?")
+    if not (0.02 < std[0] < 0.15 and 0.3 < std[1] < 0.8):
+        hint(f"the noise's std is 0.05 on one side and 0.5 on the other; your networks say {numbers(std)}")

@@ -1,0 +1,298 @@
+"""Exercise 3: ensemble hygiene. Holdout, bootstrap, elites."""
+
+from checks.common import (
+    OBS,
+    check,
+    close,
+    expect_pair,
+    expect_shape,
+    hint,
+    make_args,
+    make_buffer,
+    make_model,
+    numbered_batch,
+    replaced,
+)
+
+
+def split(args, size):
+    """The student's split, as lists of row numbers: [train, holdout] for each seed."""
+    import ftfl
+
+    train, holdout = expect_pair("split_rows", ftfl.split_rows(args, size))
+    used = size // 5 * 5
+    for name, rows, share in (("training", train, 4), ("held-out", holdout, 1)):
+        if tuple(rows.shape) == (args.num_seeds, size * share // 5) != (args.num_seeds, used * share // 5):
+            hint("rows of an unfinished block of five must wait: they can't be split yet")
+        expect_shape(f"the {name} rows of {size}", rows, (args.num_seeds, used * share // 5))
+    return [(train[k].tolist(), holdout[k].tolist()) for k in range(args.num_seeds)]
+
+
+@check("3a", "a fifth of the rows is held out, and no row is on both sides")
+def a_fifth():
+    args = make_args(num_seeds=3)
+    for train, holdout in split(args, 1003):
+        if set(train) & set(holdout):
+            hint("rows are held out and trained on at once: the holdout leaks")
+        if len(set(holdout)) < len(holdout):
+            hint("some rows are held out twice")
+        if sorted(train + holdout) != list(range(1000)):
+            hint("training and held-out rows together are not all rows of whole blocks of five")
+        if sorted(row // 5 for row in holdout) != list(range(200)):
+            hint("not exactly one row of each block of five is held out")
+        places = [sum(row % 5 == place for row in holdout) for place in range(5)]
+        if max(places) > 80 or min(places) < 10:
+            hint("in a block of five, the held-out row must be at a random place, not always at the same one")
+
+
+@check("3a", "once held out, a row is held out for life")
+def for_life():
+    import torch
+
+    args = make_args(num_seeds=3)
+    torch.manual_seed(1)
+    before = split(args, 500)
+    torch.manual_seed(2)
+    if split(args, 500) != before:
+        hint(
+            "the holdout is drawn anew at each call: rows of it have been trained on before. Draw with "
+            "a generator of "
+            "its own, made from args.seed"
+        )
+    for (_, old), (_, new) in zip(before, split(args, 1003)):
+        if not set(old) <= set(new):
+            hint(
+                "when the buffer grows, rows that were held out are trained on: the draws for old "
+                "blocks must not depend "
+                "on the size or on the number of seeds that come after"
+            )
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    split(args, 500)
+    if not torch.equal(torch.rand(1), expected):
+        hint(
+            "split_rows draws from torch's global generator, and so shifts all random numbers of the "
+            "run that follow"
+        )
+
+
+@check("3a", "seeds have holdouts of their own")
+def own_holdouts():
+    rows = split(make_args(num_seeds=2), 500)
+    if sorted(rows[0][1]) == sorted(rows[1][1]):
+        hint("all seeds hold out the same rows: draw for each seed by itself")
+    if sorted(split(make_args(num_seeds=2, seed=9), 500)[0][1]) == sorted(rows[0][1]):
+        hint("another args.seed gives the same holdout")
+
+
+def watch_training(rows=500, steps=300):
+    """What the student's train_model does: (rows in fit_normalizers, rows in updates, rows evaluated,
+    logs)."""
+    import torch
+
+    import ftfl
+
+    args = make_args(model_train_steps=steps, model_batch_size=32)
+    model, buffer = make_model(), make_buffer(numbered_batch(2, rows))
+    fitted, updated, evaluated = [], [], []
+
+    def fit_normalizers(batch):
+        if updated:
+            hint("fit_normalizers is called after the first update: statistics must be there before")
+        expect_shape("the states in fit_normalizers' batch", batch.obs, (2, 1, batch.obs.shape[2], OBS))
+        fitted.append(batch.obs)
+
+    def update(batch):
+        expect_shape("the states in update's batch", batch.obs, (2, 7, 32, OBS))
+        if batch.rewards.shape != (2, 7, 32):
+            hint("update's batch has rewards of another shape than (seeds, networks, batch)")
+        updated.append(batch.obs)
+        return {"model/nll": torch.full((2, 7), float(len(updated)))}
+
+    def evaluate(model, buffer, holdout_rows):
+        evaluated.append(holdout_rows)
+        return {"model/holdout_mse": torch.zeros(2, 7)}
+
+    model.fit_normalizers, model.update = fit_normalizers, update
+    with replaced("evaluate_model", evaluate):
+        logs = ftfl.train_model(model, buffer, args)
+    split = ftfl.split_rows(args, rows)
+    if len(updated) != steps:
+        hint(f"there must be args.model_train_steps = {steps} updates, yours makes {len(updated)}")
+    return fitted, torch.cat(updated, 2), evaluated, logs, split
+
+
+@check("3b", "no network trains on a held-out row, and statistics are of training rows only")
+def honest():
+    fitted, updated, evaluated, logs, (train, holdout) = watch_training(steps=40)
+    for k in range(2):
+        if (updated[k, ..., 1] != k).any():
+            hint("a seed trains on another seed's transitions")
+        if set(updated[k, ..., 0].flatten().tolist()) & set(holdout[k].tolist()):
+            hint("held-out rows are trained on: draw from split_rows' training rows only")
+    if len(fitted) != 1:
+        hint("train_model must call fit_normalizers once, before the first update")
+    for k in range(2):
+        rows = sorted(fitted[0][k, ..., 0].flatten().tolist())
+        if set(rows) & set(holdout[k].tolist()):
+            hint(
+                "the statistics are taken over the holdout too: fit_normalizers must get the training "
+                "rows only"
+            )
+        if rows != sorted(train[k].tolist()):
+            hint("fit_normalizers must get each training row once")
+    if len(evaluated) != 1 or sorted(evaluated[0].flatten().tolist()) != sorted(holdout.flatten().tolist()):
+        hint("evaluate_model must be called once, at the end, with the held-out rows")
+    if not isinstance(logs, dict) or not {"model/nll", "model/holdout_mse"} <= logs.keys():
+        hint("train_model must return what the last update and evaluate_model log, in one dict")
+    if (logs["model/nll"] != 40).any():
+        hint("train_model must return the logs of the last update, not of an earlier one")
+
+
+@check("3b", "each network has its own bootstrap")
+def bootstraps():
+    _, updated, _, _, (train, _) = watch_training()
+    drawn = [[set(network[:, 0].tolist()) for network in seed.flatten(1, -2)] for seed in updated]
+    for networks in drawn:
+        if all(rows == networks[0] for rows in networks) and len(networks[0]) < 0.9 * train.shape[1]:
+            hint("every network trains on the same rows: each needs a bootstrap of its own")
+        shares = [len(rows) / train.shape[1] for rows in networks]
+        if min(shares) > 0.9:
+            hint(
+                "no bootstrap: each network sees all rows. Draw once, with replacement, as many rows "
+                "as there are, before "
+                "the loop; batches then come from these"
+            )
+        if not 0.55 < sum(shares) / 7 < 0.71:
+            hint(
+                f"a network sees {sum(shares) / 7:.0%} of the training rows; in a bootstrap, as many "
+                f"draws with "
+                "replacement as rows, it is 63 %"
+            )
+        if len({frozenset(rows) for rows in networks}) < 7:
+            hint("some networks train on the same rows: each needs a bootstrap of its own")
+    if (updated[0, 0, :, 0] == updated[0, 1, :, 0]).all():
+        hint("every network gets the same batches")
+
+
+def evaluated(offsets, unit=None):
+    """The student's evaluate_model on linear dynamics; network i is off by offsets (seeds, 7, obs + 1) in
+    the units trained in, which are `unit` (obs + 1,) of the environment's. Returns the model, the logs, the
+    held-out Batch."""
+    import torch
+
+    import ftfl
+
+    unit = torch.ones(OBS + 1) if unit is None else unit
+    model, batch = make_model(), numbered_batch(2, 300)
+    batch = batch._replace(next_obs=0.5 * batch.obs + 1, rewards=batch.obs[..., 2] * 3)
+    model.target_std.copy_(unit.expand_as(model.target_std))
+    model.targets = lambda b: torch.cat([b.next_obs, b.rewards.unsqueeze(-1)], -1) / unit
+    model.to_transition = lambda obs, y: ((y * unit)[..., :-1], (y * unit)[..., -1])
+    seen = []
+
+    def predict(obs, actions):
+        seen.append(obs[..., 0])
+        right = ftfl.Batch(obs, actions, obs[..., 2] * 3, 0.5 * obs + 1, None)
+        mean = model.targets(right) + offsets.unsqueeze(2)
+        return mean, torch.full_like(mean, -2.0)
+
+    model.forward = predict
+    holdout_rows = torch.stack([torch.randperm(300)[:60] for _ in range(2)])
+    logs = ftfl.evaluate_model(model, make_buffer(batch), holdout_rows)
+    if not isinstance(logs, dict):
+        hint("evaluate_model must return a dict of what to log")
+    for k in range(2):
+        rows = {row for x in seen for row in x[k].flatten().tolist()}
+        if not rows <= set(holdout_rows[k].tolist()):
+            hint("the networks are judged on rows that are not held out")
+        if rows != set(holdout_rows[k].tolist()):
+            hint("the networks are judged on a part of the held-out rows only")
+    return model, logs, make_buffer(batch).sample(holdout_rows)
+
+
+SIZES = [
+    [0.3, 0.9, 0.1, 0.7, 0.2, 0.8, 0.4],
+    [0.9, 0.1, 0.2, 0.3, 0.8, 0.4, 0.5],
+]  # of errors: seeds, networks
+BEST, WORST = [[0, 2, 3, 4, 6], [1, 2, 3, 5, 6]], [[0, 1, 3, 5, 6], [0, 3, 4, 5, 6]]
+
+
+@check("3c", "the elites are the networks with the smallest holdout error")
+def elites():
+    import torch
+
+    sizes = torch.tensor(SIZES)
+    model, logs, _ = evaluated(sizes.unsqueeze(-1).expand(2, 7, OBS + 1))
+    expect_shape("self.elites", model.elites, (2, 5))
+    found = [sorted(row) for row in model.elites.tolist()]
+    if found == WORST:
+        hint("the elites are the worst networks: those with the largest holdout error")
+    if found == [[0, 1, 2, 3, 4]] * 2:
+        hint("model.elites is not set: write the chosen networks' numbers into it")
+    if found[0] == found[1]:
+        hint("both seeds get the same elites: rank each seed's networks by themselves")
+    if found != BEST:
+        hint(f"the networks with the smallest holdout error are {BEST}, yours are {found}")
+    if not close(logs.get("model/holdout_mse", torch.zeros(1)), sizes.square()):
+        hint("model/holdout_mse is not the mean squared error over rows and targets, (seeds, networks)")
+
+
+@check("3c", "they are ranked in the units trained in")
+def units_of_ranking():
+    import torch
+
+    unit, offsets = torch.tensor([100.0, 1.0, 1.0, 1.0, 0.01]), torch.zeros(2, 7, OBS + 1)
+    sizes = torch.tensor(SIZES)
+    offsets[..., -1], offsets[..., 0] = (
+        3 * sizes,
+        0.3 * (1 - sizes),
+    )  # good where numbers are large, bad in the reward
+    model, *_ = evaluated(offsets, unit=unit)
+    found = [sorted(row) for row in model.elites.tolist()]
+    if found != BEST:
+        hint(
+            "the networks are ranked in the environment's units: the target with the largest numbers "
+            "decides alone. Compare "
+            "the networks' outputs with model.targets"
+        )
+
+
+@check("3c", "R2 of the elites, in the environment's units")
+def known_r2():
+    import torch
+
+    unit, sizes = torch.tensor([2.0, 1.0, 1.0, 1.0, 0.5]), 5 * torch.tensor(SIZES)
+    offsets = sizes.unsqueeze(-1).expand(2, 7, OBS + 1)
+    model, logs, held_out = evaluated(offsets, unit)
+    names = ("reward_r2", "next_state_r2", "predicted_std")
+    missing = [f"model/{name}" for name in names if f"model/{name}" not in logs]
+    missing += [
+        name for name in ("rewards/real", "rewards/synthetic", "rewards/synthetic_std") if name not in logs
+    ]
+    if missing:
+        hint(f"evaluate_model does not return {', '.join(missing)}")
+    errors = torch.stack([sizes[k, BEST[k]].square().mean() for k in range(2)])
+    change = (held_out.next_obs - held_out.obs).var(1)  # (seeds, obs)
+    right = 1 - errors * 0.25 / held_out.rewards.var(1)
+    if close(logs["model/reward_r2"], 1 - errors / held_out.rewards.var(1), 0.01):
+        hint("model/reward_r2 is in the units trained in: push predictions through to_transition first")
+    everyone = sizes.square().mean(1)
+    if close(logs["model/reward_r2"], 1 - everyone * 0.25 / held_out.rewards.var(1), 0.01):
+        hint("model/reward_r2 is that of all networks; only the elites imagine")
+    if not close(logs["model/reward_r2"], right, 0.01):
+        hint(
+            "model/reward_r2 is not 1 - (mean squared error of an elite) / (variance of the held-out rewards)"
+        )
+    r2 = 1 - errors.unsqueeze(1) * unit[:-1].square() / change  # (seeds, obs)
+    r2[:, 1] = torch.nan  # the seed's number never differs
+    if not close(logs["model/next_state_r2"], r2.nanmedian(1).values, 0.05):
+        hint(
+            "model/next_state_r2 is not the median over the state's numbers of 1 - (mean squared error "
+            "of an elite) / "
+            "(variance of s' - s), without numbers that hardly vary (variance below STD_FLOOR squared)"
+        )
+    std = torch.as_tensor(logs["model/predicted_std"]).mean()
+    if not close(std, torch.tensor(-2.0).mul(0.5).exp() * unit.mean()):
+        hint("model/predicted_std is not the elites' std, exp(logvar / 2), times model.target_std")
