@@ -8,6 +8,7 @@ a line, too.
 
 import argparse
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -33,8 +34,9 @@ def start_worker(exercises, first, failed):
         str(first),
         ",".join(failed),
     ]
+    quiet = os.environ | {"TQDM_DISABLE": "1"}  # no progress bars between the lines
     worker = subprocess.Popen(
-        command, cwd=FOLDER, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        command, env=quiet, cwd=FOLDER, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
     )
     said = queue.Queue()
 

@@ -75,10 +75,12 @@ def explain(error):
 
 def run_check(function):
     """Run a check. Returns "" if all is right, else what is wrong in words."""
+    import numpy as np
     import torch
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    np.random.seed(0)
     try:
         function()
     except KeyboardInterrupt:
@@ -125,7 +127,7 @@ def random_batch(*shape, seed=0):
 
 
 def numbered_batch(seeds, rows):
-    """Transitions whose obs[..., 0] is their row number, obs[..., 1] the seed's number: (seeds, rows, ...)."""
+    """Transitions whose obs[..., 0] is their row number, obs[..., 1] their seed's: (seeds, rows, ...)."""
     import torch
 
     batch = random_batch(seeds, rows)

@@ -130,7 +130,7 @@ def soft():
 
 
 def update_with(offset, logvar, **flags):
-    """What the student's update logs and minimizes if every network is off by offset (7,) with this logvar."""
+    """What the student's update logs and minimizes if network i is off by offset[i], with this logvar."""
     import torch
     import torch.nn as nn
 

@@ -80,7 +80,7 @@ def raw():
 def unit_variance():
     states, reward = scores(unit_variance=True)
     if min(states, reward) < 0.8:
-        if states < -1 or reward < -1:
+        if states < 0.8 and reward < -1:
             hint(
                 f"with unit variance R2 is {states:.3g} and {reward:.3g}: are the predictions scaled "
                 f"back, times std "

@@ -205,8 +205,8 @@ def terminal_states():
         hint("is_terminal is asked about the state before the step: it must be asked about the next one")
     if past.any():
         hint("a rollout goes on after a terminal state: from there it must start again at a real state")
-    too_many = stored & ~right
-    if too_many.any() and (rows.next_obs[..., 1][too_many] == LENGTH).all():
+    endless, _, _ = imagined(ends=False)
+    if (endless.next_obs[..., 1][endless.terminations.bool()] == LENGTH).any():
         hint(
             "a rollout that reaches its length is stored as terminal: that is a time limit, and the "
             "critics must not take "

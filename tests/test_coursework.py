@@ -1,0 +1,578 @@
+"""The homework: blanked from the real files, every check fails; with the real bodies, or others that are
+right, every check passes; typical wrong answers get a hint that names the mistake."""
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+import time
+import types
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+COURSEWORK = ROOT / "coursework"
+sys.path.insert(0, str(COURSEWORK))
+import blank  # noqa: E402
+import make_data  # noqa: E402
+import variants  # noqa: E402
+from checks import common  # noqa: E402
+
+REAL = {"ftfl": (ROOT / "ftfl.py").read_text(), "toy": (COURSEWORK / "toy.py").read_text()}
+MINE = (1, 2, 3, 4, 5)  # the exercises of this file
+
+
+def load(name, text, monkeypatch, folder=COURSEWORK):
+    """Make a module of a student's file, under its name."""
+    module = types.ModuleType(name)
+    module.__file__ = str(folder / f"{name}.py")
+    monkeypatch.setitem(sys.modules, name, module)
+    exec(compile(text, module.__file__, "exec"), vars(module))
+
+
+def run_exercise(n, slow=False, until_wrong=True):
+    """{check's function: what is wrong in words, or ""}, in this process: starting one takes seconds."""
+    results = {}
+    for function in common.checks_of(importlib.import_module(f"checks.exercise_{n}")):
+        if function.check["slow"] and not slow:
+            continue
+        results[function.__name__] = common.run_check(function)
+        if results[function.__name__] and until_wrong:
+            break
+    return results
+
+
+def check_py(folder, *args):
+    """`python check.py ...` in the student's folder."""
+    command = [sys.executable, "check.py", *args]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def with_function(text, name, new):
+    """A file's text with another function in the place of the one with this name."""
+    node, lines = blank.find(ast.parse(text), name), text.splitlines(keepends=True)
+    indent = " " * node.col_offset
+    new = "".join(
+        indent + line if line.strip() else line for line in new.strip("\n").splitlines(keepends=True)
+    )
+    lines[node.lineno - 1 : node.end_lineno] = [new + "\n"]
+    return "".join(lines)
+
+
+# ---------------------------------------- The student's folder
+def test_blanked_files_are_the_real_ones_but_for_the_bodies(tmp_path):
+    out = blank.make(tmp_path / "out")
+    for name, text in REAL.items():
+        blanked = (out / f"{name}.py").read_text()
+        for number, place in blank.EXERCISES.items():
+            file, function = place.split(":")
+            if file == f"{name}.py":
+                node = blank.find(ast.parse(blanked), function)
+                assert ast.unparse(node.body[1:]) == f"raise NotImplementedError('exercise {number}')"
+                real = blank.find(ast.parse(text), function)
+                assert ast.get_docstring(node) == ast.get_docstring(real)
+                assert 2 <= real.end_lineno - real.body[1].lineno + 1 <= 25, "lines to write"
+                source = "".join(text.splitlines(keepends=True)[real.lineno - 1 : real.end_lineno])
+                blanked = with_function(blanked, function, dedent(source, real.col_offset))
+        assert blanked == text
+    names = {path.name for path in out.iterdir()}
+    assert names == {"ftfl.py", "toy.py", "check.py", "checks", "data", "HANDOUT.md", "plots.py"} | {
+        "requirements.txt",
+        "model_study.py",
+    }
+
+
+def dedent(source, columns):
+    return "".join(line[columns:] if line.strip() else line for line in source.splitlines(keepends=True))
+
+
+def test_blanked_all_checks_fail_and_with_the_real_bodies_all_pass(tmp_path):
+    out = blank.make(tmp_path / "blank")
+    run = check_py(out, *map(str, MINE))
+    lines = run.stdout.splitlines()
+    assert run.returncode == 1 and len(lines) > 30 and not run.stderr
+    assert all(line.startswith("no   ") for line in lines[:-1])
+    assert all("is not written yet" in line or "not run: first" in line for line in lines[:-1])
+    assert lines[-1] == f"0 of {len(lines) - 1} checks are right"
+
+    out = blank.make(tmp_path / "solved", solved=True)
+    run = check_py(out, *map(str, MINE), "--gradescope", "results.json")
+    assert run.returncode == 0 and not run.stderr, run.stdout + run.stderr
+    assert all(line.startswith("ok   ") for line in run.stdout.splitlines()[:-1])
+    results = json.loads((out / "results.json").read_text())
+    assert len(results["tests"]) == len(lines) - 1
+    for test in results["tests"]:
+        assert test.keys() == {"name", "score", "max_score", "output"}
+        assert test["score"] == test["max_score"] == 1 and test["output"] == "ok"
+
+
+def test_loops_exceptions_exits_and_crashes_are_lines(tmp_path):
+    out = blank.make(tmp_path / "out", solved=True)
+    text = with_function(
+        REAL["toy"], "r2", "def r2(predicted, real):\n    while True:\n        time.sleep(0.01)\n"
+    )
+    text = with_function(
+        text, "gradient_norms", "def gradient_norms(network, x, y):\n    raise ValueError('no\\nidea')\n"
+    )
+    text = with_function(
+        text,
+        "fit",
+        "def fit(x, y, x_test, unit_variance):\n    (os._exit if unit_variance else sys.exit)(3)\n",
+    )
+    (out / "toy.py").write_text(text.replace("import sys\n", "import os\nimport sys\nimport time\n"))
+    started = time.time()
+    run = check_py(out, "2", "--gradescope", "results.json")
+    assert time.time() - started < 60
+    lines = run.stdout.splitlines()
+    line = 1 + (out / "toy.py").read_text().splitlines().index("    raise ValueError('no\\nidea')")
+    assert run.returncode == 1 and len(lines) == 5 and "Traceback" not in run.stderr
+    assert lines[0].endswith("stopped after 10 seconds: an endless loop, or far too slow?")
+    assert lines[1].endswith(f"your code raised ValueError: no idea (line {line} of toy.py)")
+    assert "your code called sys.exit(3) (line" in lines[2]
+    assert lines[3].endswith("your code ended the process (exit code 3)")
+    assert lines[4] == "0 of 4 checks are right"
+    tests = json.loads((out / "results.json").read_text())["tests"]
+    assert [test["score"] for test in tests] == [0] * 4 and "ValueError" in tests[1]["output"]
+
+
+@pytest.mark.parametrize(
+    "line,said",
+    [
+        ("import nothing_of_this_name", "ModuleNotFoundError"),
+        ("def f(:", "SyntaxError"),
+        ("exit(5)", "sys.exit"),
+    ],
+)
+def test_a_file_that_can_not_be_imported_is_a_line(line, said, monkeypatch, tmp_path):
+    out = blank.make(tmp_path / "out", solved=True)
+    (out / "ftfl.py").write_text(f"import torch\n{line}\n")
+    monkeypatch.setattr(common, "FOLDER", out)
+    monkeypatch.delitem(sys.modules, "ftfl")
+    monkeypatch.syspath_prepend(str(out))
+    results = run_exercise(1, until_wrong=False)
+    assert len(results) > 5
+    assert all(said in wrong and "line 2 of ftfl.py" in wrong for wrong in results.values()), results
+
+
+def test_mistakes_in_the_command_have_exit_code_2(tmp_path):
+    out = blank.make(tmp_path / "out")
+    for args, said in [
+        (["77"], "exercise 77 has no checks"),
+        (["two"], "invalid int"),
+        (["1", "--gradescope", "no/such/folder.json"], "can't be written"),
+    ]:
+        run = check_py(out, *args)
+        assert run.returncode == 2 and said in run.stderr and not run.stdout
+    for target in (out, out / "check.py"):
+        command = [sys.executable, str(COURSEWORK / "blank.py"), str(target)]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 2 and run.stderr.startswith("error: ") and run.stderr.count("\n") == 1
+    assert blank.make(tmp_path / "deep" / "er", student="Ada").exists(), "folders above are made"
+
+
+def test_an_exercise_whose_checks_fail_does_not_run_its_slow_one(tmp_path):
+    out = blank.make(tmp_path / "out", solved=True)
+    text = REAL["ftfl"].replace("torch.where(self.target_std == 0, 1, self.target_std)", "self.target_std")
+    (out / "ftfl.py").write_text(text)
+    lines = check_py(out, "5").stdout.splitlines()
+    assert "divide by 1 there" in lines[0].lower()
+    assert lines[-2].endswith("not run: first make the other checks of exercise 5 right")
+
+
+# ---------------------------------------- Wrong answers
+CLAMP = """\
+        logvar = self.max_logvar - nn.functional.softplus(self.max_logvar - logvar)
+        logvar = self.min_logvar + nn.functional.softplus(logvar - self.min_logvar)
+"""
+BOOTSTRAP = "picks = torch.randint(num_rows, (*stack, num_rows), device=device)"
+PICKS = "torch.randint(self.elites.shape[1], obs.shape[:2], device=obs.device)"
+NOISE = "prediction = mean + (0.5 * logvar).exp() * torch.randn_like(mean)"
+FIT = "model.fit_normalizers(buffer.sample(train_rows.unsqueeze(1)))"
+ALL_ROWS = "torch.arange(buffer.size).expand(args.num_seeds, 1, -1)"
+RESTART = "obs = torch.where(terminals.unsqueeze(-1), real_obs[:, t + 1], next_obs)"
+WRONG = [  # exercise, its right text, a wrong one, what the hint must say
+    (1, CLAMP, "", "the clamp is missing"),
+    (1, CLAMP, "        logvar = logvar.clamp(self.min_logvar, self.max_logvar)\n", "the clamp is hard"),
+    (1, CLAMP.splitlines(True)[0], "", "beyond max_logvar"),
+    (1, CLAMP.splitlines(True)[1], "", "below min_logvar"),
+    (1, "(torch.cat([obs, actions], -1) - self.input_mean) / self.input_std", "torch.cat([obs, actions], -1)",
+     "raw inputs"),
+    (1, "nll = mse_loss + variance_loss", "nll = mse_loss - variance_loss", "wrong sign of the log-variance"),
+    (1, "variance_loss = logvar.mean", "variance_loss = (-logvar).mean", "wrong sign of the log-variance"),
+    (1, "(-logvar).exp()", "logvar.exp()", "multiplied by the variance"),
+    (1, "(-logvar).exp()", "(-0.5 * logvar).exp()", "divided by the std"),
+    (1, " * (-logvar).exp()", "", "not divided by the predicted variance"),
+    (1, "nll.sum() + bounds_loss", "nll.sum()", "the bounds' loss is missing"),
+    (2, "return network(x_test).detach() * std + mean", "return network(x_test).detach()", "scaled back"),
+    (2, "(y.mean(0), y.std(0))", "(y.mean(), y.std())", "its own mean and std"),
+    (2, "return 1 - error / real.var(0, correction=0)", "return 1 - error.sqrt() / real.std(0)", "squares"),
+    (2, "(network(x) - y).square().mean()", "(network(x) - y).square().sum()", "times the right ones"),
+    (3, "manual_seed(args.seed)  # so", "manual_seed(int(1e6 * torch.rand(())))  # so", "drawn anew"),
+    (3, "(size // HOLDOUT_BLOCK, args.num_seeds), generator=generator)",
+     "(args.num_seeds, size // HOLDOUT_BLOCK), generator=generator).T", "when the buffer grows"),
+    (3, "held_out = (picks.T", "held_out = (0 * picks.T", "at a random place"),
+    (3, "held_out = (picks.T", "held_out = (picks.T[:1].expand(args.num_seeds, -1)", "same rows"),
+    (3, FIT, f"model.fit_normalizers(buffer.sample({ALL_ROWS}))", 
+     "statistics are taken over the holdout too"),
+    (3, BOOTSTRAP, "picks = torch.randint(num_rows, (args.num_seeds, 1, num_rows)).expand(*stack, -1)",
+     "every network trains on the same rows"),
+    (3, BOOTSTRAP, "picks = torch.arange(num_rows).expand(*stack, -1)", "no bootstrap"),
+    (3, "bootstraps = torch.take_along_dim(train_rows.unsqueeze(1), picks, -1)",
+     "bootstraps = torch.randint(buffer.size, (*stack, num_rows))", "held-out rows are trained on"),
+    (3, "holdout_mse.argsort(1)", "holdout_mse.argsort(1, descending=True)", "the worst networks"),
+    (3, "holdout_mse = (model.targets(batch) - mean).square()",
+     "holdout_mse = ((model.targets(batch) - mean) * model.target_std).square()", "the environment's units"),
+    (3, "to_transition(batch.obs, torch.take_along_dim(mean, elites, 1))", "to_transition(batch.obs, mean)",
+     "of all networks"),
+    (4, NOISE, "prediction = mean", "the noise is missing"),
+    (4, NOISE, NOISE.replace("0.5 * ", ""), "std is exp(logvar / 2)"),
+    (4, NOISE, NOISE.replace("torch.randn_like(mean)", "torch.randn_like(mean[..., :1])"), "the same noise"),
+    (4, PICKS, "torch.randint(self.elites.shape[1], (len(obs), 1)).expand(obs.shape[:2])",
+     "one elite imagines the whole batch"),
+    (4, "self.elites.gather(1, picks)[:, None, :, None]", "picks[:, None, :, None]", "are no elites"),
+    (4, "next_obs, rewards = self.to_transition(obs.unsqueeze(1), prediction)",
+     "next_obs, rewards = prediction[..., :-1], prediction[..., -1]", "returned as it is"),
+    (4, RESTART, "obs = next_obs", "goes on after a terminal state"),
+    (4, RESTART, "obs = real_obs[:, t + 1]", "every step starts at a real state"),
+    (4, "next_obs, terminals.float())", "next_obs, (terminals | (t == length - 1)).float())", "a time limit"),
+    (4, "next_obs, terminals.float())", "next_obs, 0.0 * terminals)", "no terminal state is stored"),
+    (4, "terminals = is_terminal(next_obs)", "terminals = is_terminal(obs)", "the state before the step"),
+    (4, "noise = torch.randn(*obs.shape[:2], buffer", "noise = torch.zeros(*obs.shape[:2], buffer",
+     "the policy's mean"),
+    (5, "return next_obs, prediction[..., -1]",
+     "return next_obs, ((prediction - self.target_mean) / self.target_std)[..., -1]",
+     "your rewards are not scaled back"),
+    (5, "prediction = prediction * self.target_std + self.target_mean",
+     "prediction = (prediction + self.target_mean) * self.target_std", "the order is wrong"),
+    (5, "prediction = prediction * self.target_std + self.target_mean",
+     "prediction = prediction * torch.where(self.target_std == 0, 1, self.target_std) + self.target_mean",
+     "constant so far"),
+    (5, "self.direct else obs + prediction[..., :-1]", "self.direct else prediction[..., :-1]", "added back"),
+    (5, "/ torch.where(self.target_std == 0, 1, self.target_std)", "/ self.target_std", "Divide by 1"),
+    (5, "targets = (targets - self.target_mean) /", "targets[..., :-1] = ((targets - self.target_mean) /",
+     "the reward is left in its own unit"),
+    (5, "self.target_mean.copy_(mean)", "self.target_mean.lerp_(mean, 0.5)", "target_mean is not"),
+    (5, "self.target_std.copy_(torch.where(std < STD_FLOOR, 0, std))",
+     "self.target_std.copy_(torch.where(std < STD_FLOOR, 0, std**2))", "the variance, not"),
+    (5, "self.target_std.copy_(torch.where(std < STD_FLOOR, 0, std))", "self.target_std.copy_(std + 1e-6)",
+     "nearly constant target"),
+    (5, "self.input_std.copy_(torch.where(std < STD_FLOOR, 1, std))", "self.input_std.copy_(std + 1e-6)",
+     "nearly constant input"),
+    (5, FIT, f"model.fit_normalizers(buffer.sample({ALL_ROWS}))", 
+     "statistics are taken over the holdout too"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("n,right,wrong,phrase", WRONG, ids=[f"{n}: {phrase}" for n, *_, phrase in WRONG])
+def test_a_typical_wrong_answer_gets_a_hint_that_names_it(n, right, wrong, phrase, monkeypatch):
+    file = "toy" if n == 2 else "ftfl"
+    assert REAL[file].count(right) == 1
+    text = REAL[file].replace(right, wrong)
+    if "targets[..., :-1] = ((" in wrong:
+        end = "torch.where(self.target_std == 0, 1, self.target_std)"
+        text = text.replace(end, end + ")[..., :-1]")
+    load(file, text, monkeypatch)
+    started = time.time()
+    results = run_exercise(n)
+    assert time.time() - started < 15
+    *before, hint = results.values()
+    assert phrase in hint and not any(before), results
+
+
+# ---------------------------------------- Right answers, written in another way
+OTHERWISE = {
+    "Ensemble.forward": '''
+def forward(self, obs, actions):
+    """With names of its own, and softplus as a log of a sum of exponentials."""
+    state_and_action = torch.concatenate((obs, actions), dim=obs.dim() - 1)
+    out = self.net((state_and_action - self.input_mean) * (1 / self.input_std))
+    n = out.shape[-1] // 2
+    v = out[..., n:]
+    zero = torch.zeros(())
+    v = self.min_logvar + torch.logaddexp(v - self.min_logvar, zero)
+    v = self.max_logvar - torch.logaddexp(self.max_logvar - v, zero)
+    return out[..., :n], v
+''',
+    "Ensemble.update": '''
+def update(self, batch):
+    """Network by network."""
+    mu, lv = self(batch.obs, batch.actions)
+    y = self.targets(batch)
+    names = ("nll", "mse_loss", "variance_loss")
+    table, total = {name: torch.zeros(mu.shape[:2]) for name in names}, 0.0
+    for s in range(mu.shape[0]):
+        for n in range(mu.shape[1]):
+            precision = 1 / torch.exp(lv[s, n])
+            mse, var = torch.mean((mu[s, n] - y[s, n]) ** 2 * precision), torch.mean(lv[s, n])
+            total = total + mse + var
+            for name, value in zip(names, (mse + var, mse, var)):
+                table[name][s, n] = value.item()
+    total = total + 0.01 * torch.sum(self.max_logvar) - 0.01 * torch.sum(self.min_logvar)
+    self.optimizer.minimize(total)
+    return {f"model/{name}": x for name, x in table.items()}
+''',
+    "split_rows": '''
+def split_rows(args, size):
+    """numpy, seed by seed, block by block."""
+    train, held = [], []
+    for k in range(args.num_seeds):
+        rng = np.random.default_rng([args.seed, k])
+        train.append([])
+        held.append([])
+        for block in range(size // 5):
+            chosen = int(rng.integers(5))
+            for i in range(5):
+                (held if i == chosen else train)[k].append(5 * block + i)
+    return torch.tensor(train), torch.tensor(held)
+''',
+    "train_model": '''
+def train_model(model, buffer, args):
+    """Bootstraps as lists of numpy arrays; transitions are read from the buffer's data itself."""
+    train, held_out = split_rows(args, buffer.size)
+    seeds, networks = args.num_seeds, args.ensemble_size
+
+    def at(rows):  # (seeds, n, rows)
+        return Batch(*(torch.stack([x[k][rows[k]] for k in range(seeds)]) for x in buffer.data))
+
+    model.fit_normalizers(at(train[:, None]))
+    n = train.shape[1]
+    own = [[train[k][np.random.randint(n, size=n)] for _ in range(networks)] for k in range(seeds)]
+    for _ in range(args.model_train_steps):
+        rows = [
+            torch.stack([x[np.random.permutation(n)[: args.model_batch_size]] for x in own[k]])
+            for k in range(seeds)
+        ]
+        logs = model.update(at(torch.stack(rows)))
+    logs.update(evaluate_model(model, buffer, held_out))
+    return logs
+''',
+    "evaluate_model": '''
+@torch.no_grad()
+def evaluate_model(model, buffer, holdout_rows):
+    """numpy, seed by seed."""
+    batch = buffer.sample(holdout_rows.flip(1).unsqueeze(1))
+    mean, logvar = model(batch.obs, batch.actions)
+    error = ((mean - model.targets(batch)) ** 2).numpy().mean((2, 3))
+    next_obs, rewards = model.to_transition(batch.obs, mean)
+    next_obs, rewards = next_obs.numpy(), rewards.numpy()
+    std = (torch.exp(logvar / 2) * model.target_std).numpy()
+    logs = {"model/holdout_mse": torch.tensor(error)}
+    names = ["model/reward_r2", "model/next_state_r2", "model/predicted_std"]
+    names += ["rewards/real", "rewards/synthetic", "rewards/synthetic_std"]
+    rows = {name: [] for name in names}
+    for k in range(len(error)):
+        best = np.argsort(error[k])[: model.elites.shape[1]]
+        for i, network in enumerate(best):
+            model.elites[k, i] = int(network)
+        real, s, s2 = (x[k, 0].numpy() for x in (batch.rewards, batch.obs, batch.next_obs))
+        rows["model/reward_r2"].append(1 - ((rewards[k, best] - real) ** 2).mean() / real.var(ddof=1))
+        scores = []
+        for j in range(s.shape[1]):
+            if (variance := (s2 - s)[:, j].var(ddof=1)) > 1e-8:
+                scores.append(1 - ((next_obs[k, best, :, j] - s2[:, j]) ** 2).mean() / variance)
+        rows["model/next_state_r2"].append(np.sort(scores)[(len(scores) - 1) // 2])
+        rows["model/predicted_std"].append(std[k, best])
+        rows["rewards/real"].append(real)
+        rows["rewards/synthetic"].append(rewards[k, best])
+        rows["rewards/synthetic_std"].append(std[k, best, :, -1])
+    return logs | {name: torch.tensor(np.array(x)) for name, x in rows.items()}
+''',
+    "Ensemble.sample": '''
+def sample(self, obs, actions):
+    """Row by row, with numpy's random numbers."""
+    mean, logvar = self(obs[:, None], actions[:, None])
+    z = torch.empty(obs.shape[0], 1, obs.shape[1], mean.shape[-1])
+    for k in range(obs.shape[0]):
+        for row in range(obs.shape[1]):
+            i = int(self.elites[k, np.random.randint(self.elites.shape[1])])
+            noise = torch.as_tensor(np.random.standard_normal(z.shape[-1]), dtype=torch.float32)
+            z[k, 0, row] = mean[k, i, row].detach() + noise * logvar[k, i, row].detach().exp().sqrt()
+    s, r = self.to_transition(obs[:, None], z)
+    return s[:, 0], r[:, 0]
+''',
+    "imagine": '''
+@torch.no_grad()
+def imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args):
+    """One rollout after the other."""
+    first, last, begin, end = [int(x) for x in args.rollout_schedule.split(":")]
+    share = min(max((step - begin) / (end - begin), 0), 1)
+    length, ends = int(first + share * (last - first)), []
+
+    def real_state():
+        rows = np.random.randint(buffer.size, size=args.num_seeds)
+        return torch.stack([buffer.data.obs[k, row] for k, row in enumerate(rows)])
+
+    for _ in range(args.rollouts_per_step):
+        s = real_state()
+        for _ in range(length):
+            z = torch.randn(args.num_seeds, 1, buffer.data.actions.shape[-1])
+            a, _ = agent.actor.sample(s[:, None], z)
+            s2, r = model.sample(s[:, None], a)
+            over = is_terminal(s2)
+            batch = Batch(s[:, None], a, r, s2, over * 1.0)
+            synthetic_buffer.add(batch)
+            s, fresh = s2[:, 0].clone(), real_state()
+            for k in range(args.num_seeds):
+                if over[k, 0]:
+                    s[k] = fresh[k]
+        ends.append(batch)
+    return Batch(*(torch.cat(xs, 1) for xs in zip(*ends)))
+''',
+    "Ensemble.targets": '''
+def targets(self, batch):
+    """Column by column."""
+    y = self.raw_targets(batch).clone()
+    if not self.normalize:
+        return y
+    for k in range(len(y)):
+        for j in range(y.shape[-1]):
+            unit = float(self.target_std[k, 0, 0, j]) or 1.0
+            y[k, ..., j] = (y[k, ..., j] - float(self.target_mean[k, 0, 0, j])) / unit
+    return y
+''',
+    "Ensemble.to_transition": '''
+def to_transition(self, obs, prediction):
+    """With an early return and slices from the other end."""
+    back = self.target_mean + self.target_std * prediction if self.normalize else prediction
+    n = obs.shape[-1]
+    if self.direct:
+        return back[..., :n], back[..., n]
+    return torch.add(back[..., :n], obs), back[..., n]
+''',
+    "Ensemble.fit_normalizers": '''
+def fit_normalizers(self, batch):
+    """numpy, seed by seed, with the other definition of the std."""
+    for k in range(len(batch.obs)):
+        x = np.concatenate([batch.obs[k, 0].numpy(), batch.actions[k, 0].numpy()], 1).astype(np.float64)
+        y = self.raw_targets(batch)[k, 0].numpy().astype(np.float64)
+        std = x.std(0)
+        std[std < STD_FLOOR] = 1
+        self.input_mean[k, 0, 0], self.input_std[k, 0, 0] = torch.as_tensor(x.mean(0)), torch.as_tensor(std)
+        if self.normalize:
+            std = y.std(0)
+            std[std < STD_FLOOR] = 0
+            self.target_mean[k, 0, 0] = torch.as_tensor(y.mean(0))
+            self.target_std[k, 0, 0] = torch.as_tensor(std)
+''',
+}
+TOY_OTHERWISE = {
+    "r2": '''
+def r2(predicted, real):
+    """Target by target."""
+    scores = []
+    for p, y in zip(predicted.T, real.T):
+        scores.append(1 - ((p - y) ** 2).sum() / ((y - y.mean()) ** 2).sum())
+    return torch.stack(scores)
+''',
+    "gradient_norms": '''
+def gradient_norms(network, x, y):
+    """With backward."""
+    network.zero_grad()
+    nn.functional.mse_loss(network(x), y).backward()
+    return torch.stack([row.norm() for row in network[-1].weight.grad])
+''',
+    "fit": '''
+def fit(x, y, x_test, unit_variance, steps=1_000):
+    """With copies of the targets, and shuffled indices."""
+    center, scale = torch.zeros(6), torch.ones(6)
+    if unit_variance:
+        scale, center = torch.std_mean(y, dim=0)
+    z, net = (y - center) / scale, make_network()
+    adam = torch.optim.Adam(net.parameters(), 1e-3)
+    for _ in range(steps):
+        i = torch.randperm(len(x))[:64]
+        adam.zero_grad()
+        nn.functional.mse_loss(net(x[i]), z[i]).backward()
+        adam.step()
+    with torch.no_grad():
+        return center + scale * net(x_test)
+''',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("n", MINE)
+def test_right_answers_written_in_another_way_pass(n, monkeypatch):
+    for file, answers in (("ftfl", OTHERWISE), ("toy", TOY_OTHERWISE)):
+        text = REAL[file]
+        for name, new in answers.items():
+            text = with_function(text, name, new).replace(
+                "@torch.no_grad()\n@torch.no_grad()", "@torch.no_grad()"
+            )
+        load(file, text, monkeypatch)
+    results = run_exercise(n)
+    assert not any(results.values()), results
+
+
+# ---------------------------------------- Variants
+STUDENTS = ("Ada Lovelace", "Sofia Kovalevskaya", "Emmy Noether")
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_a_variant_is_solved_by_its_own_solution_and_not_by_the_plain_one(student, tmp_path, monkeypatch):
+    out = blank.make(tmp_path / "out", student=student)
+    blanked = (out / "ftfl.py").read_text()
+    assert blanked.count("Your variant: ") == 3, "what differs is in the docstrings of the blanked functions"
+    variant = json.loads((out / "variant.json").read_text())
+    assert variant == variants.variant_of(f"  {student.upper()} ") and variant.keys() == common.PLAIN.keys()
+    assert all(variant[key] != common.PLAIN[key] for key in variant)
+    monkeypatch.setattr(common, "FOLDER", out)
+    load("ftfl", variants.solve(REAL["ftfl"], variant), monkeypatch, out)
+    for n in (1, 3, 4, 5):
+        assert not any((results := run_exercise(n)).values()), results
+    load("ftfl", REAL["ftfl"], monkeypatch, out)
+    assert f"the bounds must be {variant['min_logvar']}" in list(run_exercise(1).values())[-1]
+    wrong = list(run_exercise(5, until_wrong=False).values())
+    assert any("your variant" in hint for hint in wrong), wrong
+    # Only the one body is the plain one: the hint says what the variant asks
+    solved = variants.solve(REAL["ftfl"], variant)
+    c = variant["residual"]
+    load("ftfl", solved.replace(f"else {c} * obs + ", "else obs + "), monkeypatch, out)
+    assert f"{c} s must be added back" in list(run_exercise(5).values())[-1]
+    load(
+        "ftfl",
+        solved.replace(variants.INSTEAD[variant["normalization"]], variants.STATISTICS),
+        monkeypatch,
+        out,
+    )
+    wrong = list(run_exercise(5).values())[-1]
+    assert "your variant asks for" in wrong or "middle of smallest and largest" in wrong, wrong
+
+
+def test_variants_differ_between_students():
+    names = [f"student {i}" for i in range(100)]
+    found = {json.dumps(variants.variant_of(name)) for name in names}
+    assert len(found) == 18, "2 normalizations, 3 residual targets, 3 pairs of bounds"
+    assert {variants.variant_of(name)["normalization"] for name in STUDENTS} == set(variants.NORMALIZATIONS)
+
+
+# ---------------------------------------- Data and handout
+def test_the_data_are_what_the_command_makes(tmp_path, monkeypatch):
+    path = COURSEWORK / "data" / "humanoid_stand.npz"
+    assert path.stat().st_size < 1e6
+    monkeypatch.setattr(make_data, "ROWS", 60)
+    with np.load(path) as file, np.load(make_data.main(tmp_path / "new" / "data.npz")) as new:
+        assert file["obs"].shape == (3000, 67) and file["actions"].shape == (3000, 21)
+        for name in ("obs", "actions", "rewards", "next_obs", "terminations"):
+            assert np.allclose(file[name][:60].astype(float), new[name].astype(float), rtol=1e-2, atol=1e-2)
+        assert str(file["env_id"]) == str(new["env_id"]) == "dm_control/humanoid-stand-v0"
+
+
+def test_the_model_study_runs_in_the_students_folder(tmp_path):
+    out = blank.make(tmp_path / "out", solved=True)
+    assert "mbpo.py" not in {path.name for path in out.iterdir()}
+    command = "model_study.py --buffer data/humanoid_stand.npz --steps 2 --model-hidden-dim 8 --run-dir runs"
+    run = subprocess.run([sys.executable, *command.split()], cwd=out, capture_output=True, text=True)
+    assert run.returncode == 0 and "reward R2" in run.stdout, run.stderr
+    assert "benchmark/" not in (out / "model_study.py").read_text()
+
+
+def test_the_handout_names_what_is_there():
+    text = (COURSEWORK / "HANDOUT.md").read_text()
+    for n in MINE:
+        assert f"## Exercise {n}" in text and f"python check.py {n}" in text
+    for number, place in blank.EXERCISES.items():
+        assert f"**{number}**" in text and place.split(":")[1].split(".")[-1] in text
+    for experiment in ("noise", "mismatch", "leak", "horizon", "tun"):
+        assert f"python toy.py {experiment}" in text
