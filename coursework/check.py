@@ -64,8 +64,9 @@ def run_checks(exercises):
         worker, said = start_worker(exercises, done, failed)
         try:
             about = hear(worker, said, START_SECONDS)
-            if isinstance(about, str):  # not even the imports
-                yield {"number": str(exercises[0]), "what": "your files can be imported"}, about
+            if isinstance(about, str):
+                wrong = "the first check did not begin. Is all of requirements.txt installed?"
+                yield {"number": str(exercises[0]), "what": "the checks can start"}, wrong
                 return
             for check in about["checks"][done:]:
                 begins = hear(worker, said, START_SECONDS)
@@ -110,7 +111,7 @@ def main():
             parser.error(f"--gradescope {args.gradescope} can't be written: {error.strerror}")
 
     results = []
-    for check, wrong in run_checks(args.exercises or known):
+    for check, wrong in run_checks(list(dict.fromkeys(args.exercises)) or known):
         results.append((check, wrong))
         print(
             f"{'no' if wrong else 'ok'}   {check['number']:3s} {check['what']}{': ' if wrong else ''}{wrong}",

@@ -165,10 +165,12 @@ def test_mistakes_in_the_command_have_exit_code_2(tmp_path):
     ]:
         run = check_py(out, *args)
         assert run.returncode == 2 and said in run.stderr and not run.stdout
+    (out / "ftfl.py").write_text("half solved")
     for target in (out, out / "check.py"):
         command = [sys.executable, str(COURSEWORK / "blank.py"), str(target)]
         run = subprocess.run(command, capture_output=True, text=True)
         assert run.returncode == 2 and run.stderr.startswith("error: ") and run.stderr.count("\n") == 1
+    assert (out / "ftfl.py").read_text() == "half solved", "a student's work is not written over"
     assert blank.make(tmp_path / "deep" / "er", student="Ada").exists(), "folders above are made"
 
 

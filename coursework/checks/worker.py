@@ -40,7 +40,8 @@ def main():
         results.write(json.dumps(what) + "\n")
         results.flush()
 
-    import torch  # noqa: F401  it takes seconds: not at the cost of the first check
+    for name in ("torch.utils.tensorboard", "gymnasium", "tyro"):
+        importlib.import_module(name)  # takes seconds: not at the cost of the first check
 
     checks = find_checks(exercises)
     say(checks=[function.check for function in checks])
