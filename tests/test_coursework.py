@@ -78,10 +78,9 @@ def test_blanked_files_are_the_real_ones_but_for_the_bodies(tmp_path):
                 blanked = with_function(blanked, function, dedent(source, real.col_offset))
         assert blanked == text
     names = {path.name for path in out.iterdir()}
-    assert names == {"ftfl.py", "toy.py", "check.py", "checks", "data", "HANDOUT.md", "plots.py"} | {
-        "requirements.txt",
-        "model_study.py",
-    }
+    assert names >= {"ftfl.py", "toy.py", "check.py", "checks", "data", "HANDOUT.md"}
+    assert names >= {"plots.py", "requirements.txt", "model_study.py"}
+    assert not names & {"mbpo.py", "instructor", "blank.py"}, "solutions"
 
 
 def dedent(source, columns):
@@ -124,7 +123,7 @@ def test_loops_exceptions_exits_and_crashes_are_lines(tmp_path):
     (out / "toy.py").write_text(text.replace("import sys\n", "import os\nimport sys\nimport time\n"))
     started = time.time()
     run = check_py(out, "2", "--gradescope", "results.json")
-    assert time.time() - started < 60
+    assert time.time() - started < 120
     lines = run.stdout.splitlines()
     line = 1 + (out / "toy.py").read_text().splitlines().index("    raise ValueError('no\\nidea')")
     assert run.returncode == 1 and len(lines) == 5 and "Traceback" not in run.stderr
@@ -276,9 +275,9 @@ def test_a_typical_wrong_answer_gets_a_hint_that_names_it(n, right, wrong, phras
         end = "torch.where(self.target_std == 0, 1, self.target_std)"
         text = text.replace(end, end + ")[..., :-1]")
     load(file, text, monkeypatch)
-    started = time.time()
+    started = time.process_time()  # not the clock on the wall: other processes may run beside this one
     results = run_exercise(n)
-    assert time.time() - started < 15
+    assert time.process_time() - started < 15
     *before, hint = results.values()
     assert phrase in hint and not any(before), results
 
