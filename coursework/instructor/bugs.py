@@ -1,0 +1,281 @@
+"""Exercise 7's bugs: variants of ftfl.py with one mistake each, and what in their logs betrays them.
+
+    python coursework/instructor/bugs.py              # writes coursework/instructor/BUGS.md
+    python coursework/instructor/bugs.py DIR          # writes every variant to DIR/ID.py, to run it by hand
+
+Students get the descriptions and the logs, but neither this file nor BUGS.md.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+SCRIPT = HERE.parent.parent / "ftfl.py"
+LOGS = HERE.parent / "data" / "bugs"
+
+
+class Bug(NamedTuple):
+    """One mistake: `old` stands exactly once in ftfl.py, and `new` in its place is the variant."""
+
+    id: str
+    description: str  # what the code does wrong; students read this
+    old: str
+    new: str
+    tags: tuple  # the logged tags that betray it: any of them is right evidence
+    how: str  # how they betray it
+    repair: str
+
+
+BUGS = (
+    Bug(
+        "reward_not_scaled_back",
+        "The imagined reward is returned in the units of training, without std and mean.",
+        """        next_obs = prediction[..., :-1] if self.direct else obs + prediction[..., :-1]
+        return next_obs, prediction[..., -1]
+""",
+        """        next_obs = prediction[..., :-1] if self.direct else obs + prediction[..., :-1]
+        reward = (prediction[..., -1] - self.target_mean[..., -1]) / self.target_std[..., -1]
+        return next_obs, reward
+""",
+        ("model/reward_r2", "rewards/synthetic"),
+        "rewards/synthetic is near 0 where rewards/real is near 1, and model/reward_r2 is below 0, although "
+        "model/holdout_mse and model/next_state_r2 are as good as ever.",
+        "to_transition: y = z std + mean for the reward's dimension, too.",
+    ),
+    Bug(
+        "mean_not_added",
+        "Predictions are multiplied by the targets' std, but their mean is not added.",
+        "prediction = prediction * self.target_std + self.target_mean",
+        "prediction = prediction * self.target_std",
+        ("model/reward_r2", "model/next_state_r2", "rewards/synthetic", "model/out_of_range"),
+        "rewards/synthetic is near 0 where rewards/real is near 1, and model/next_state_r2 is far below 0, "
+        "while model/holdout_mse, in the units of training, is as good as ever.",
+        "to_transition: y = z std + mean.",
+    ),
+    Bug(
+        "wrong_reward_column",
+        "The imagined reward is read from the first column of the prediction, not from the last.",
+        "        return next_obs, prediction[..., -1]\n\n    def fit_normalizers",
+        "        return next_obs, prediction[..., 0]\n\n    def fit_normalizers",
+        ("model/reward_r2", "rewards/synthetic"),
+        "model/reward_r2 is below 0 and rewards/synthetic stands near 1.2, the height of the torso, "
+        "whatever rewards/real does.",
+        "to_transition: prediction[..., -1]; raw_targets puts the reward last.",
+    ),
+    Bug(
+        "state_added_to_direct",
+        "The targets are next states, but a rollout adds the prediction to the state, as for state changes.",
+        "next_obs = prediction[..., :-1] if self.direct else obs + prediction[..., :-1]",
+        "next_obs = obs + prediction[..., :-1]",
+        ("model/next_state_r2", "model/out_of_range"),
+        "model/next_state_r2 is far below 0 and model/out_of_range is high, while model/holdout_mse and "
+        "model/reward_r2 are as good as ever.",
+        "to_transition: with direct targets the prediction is the next state.",
+    ),
+    Bug(
+        "logvar_sign",
+        "The squared error is multiplied by the predicted variance instead of divided by it.",
+        "(self.targets(batch) - mean).square() * (-logvar).exp()",
+        "(self.targets(batch) - mean).square() * logvar.exp()",
+        ("model/variance_loss", "model/nll", "model/mse_loss", "model/predicted_std", "rewards/synthetic_std"),
+        "model/variance_loss falls to its bound, -10, and model/mse_loss to nearly 0: a small variance now "
+        "costs nothing. model/predicted_std is tiny.",
+        "update: (y - mean)^2 exp(-logvar).",
+    ),
+    Bug(
+        "normalizer_newer_than_weights",
+        "Mean and std are measured after a training instead of before: the weights were trained with others.",
+        "    model.fit_normalizers(buffer.sample(train_rows.unsqueeze(1)))\n    # Bootstrap",
+        "    # Bootstrap",
+        ("model/holdout_mse", "model/next_state_r2", "model/reward_r2", "rewards/synthetic"),
+        "model/holdout_mse is far above the error in training; at the first training, when the old "
+        "statistics were 0 and 1, model/next_state_r2 and model/reward_r2 are far below 0.",
+        "train_model: fit_normalizers before the first gradient step.",
+    ),
+    Bug(
+        "holdout_leak",
+        "The networks train on all rows, the held-out ones included.",
+        "    stack, num_rows, device = (args.num_seeds, args.ensemble_size), train_rows.shape[1], train_rows.device",
+        """    train_rows = torch.cat([train_rows, holdout_rows], 1)
+    stack, num_rows, device = (args.num_seeds, args.ensemble_size), train_rows.shape[1], train_rows.device""",
+        ("model/holdout_mse", "model/reward_r2", "model/next_state_r2"),
+        "model/holdout_mse and both R2 are better than the correct script's: too good.",
+        "train_model: bootstraps of the training rows only.",
+    ),
+    Bug(
+        "worst_elites",
+        "The networks with the largest holdout error become the elites.",
+        "holdout_mse.argsort(1)[:,",
+        "holdout_mse.argsort(1, descending=True)[:,",
+        ("model/reward_r2", "model/next_state_r2"),
+        "model/reward_r2 and model/next_state_r2, of the elites, are lower, while model/holdout_mse, of all "
+        "networks, is as good as ever.",
+        "evaluate_model: argsort ascending.",
+    ),
+    Bug(
+        "model_trained_once",
+        "The model is trained at the end of the random steps, and never again.",
+        "if (step - args.learning_starts) % args.model_train_interval == 0:",
+        "if step == args.learning_starts:",
+        ("model/holdout_mse", "model/nll", "model/reward_r2", "model/next_state_r2", "model/out_of_range"),
+        "All tags of a training of the model have a single point.",
+        "main: a training every model_train_interval steps.",
+    ),
+    Bug(
+        "first_obs_of_next_episode",
+        "At the end of an episode, the first observation of the next one is stored as the next state.",
+        """        transition = (obs, actions, rewards, next_obs, terminations)
+        buffer.add(Batch(*(to_tensor(x).unsqueeze(1) for x in transition)))
+        obs, ended = next_obs, terminations | truncations
+""",
+        """        transition = (obs, actions, rewards, next_obs, terminations)
+        obs, ended = next_obs, terminations | truncations
+        if ended.any():
+            first_obs = reset_envs(envs, args, [step] * args.num_seeds, ended)
+            transition = (*transition[:3], np.where(ended[:, None], first_obs, next_obs), terminations)
+        buffer.add(Batch(*(to_tensor(x).unsqueeze(1) for x in transition)))
+""",
+        ("model/next_state_r2", "model/predicted_std", "model/nll", "model/mse_loss"),
+        "A jump that no model can foresee stands at the end of every episode: model/predicted_std is higher "
+        "and model/next_state_r2 lower (or, as the jumps inflate the variance, other) than the correct script's.",
+        "main: store next_obs as the step returned it, and reset afterwards.",
+    ),
+    Bug(
+        "rollouts_past_the_end",
+        "A rollout goes on from an imagined terminal state instead of starting anew.",
+        "obs = torch.where(terminals.unsqueeze(-1), real_obs[:, t + 1], next_obs)",
+        "obs = next_obs",
+        ("model/out_of_range",),
+        "The last states of a rollout lie outside of what has been seen: model/out_of_range is higher.",
+        "imagine: torch.where(terminals, a real state, next_obs).",
+    ),
+    Bug(
+        "buffer_position_stays",
+        "A buffer's write position is never moved on: each row overwrites the one before.",
+        "        self.pos = (self.pos + num_rows) % self.capacity\n",
+        "        self.pos = self.pos % self.capacity\n",
+        ("rewards/real", "model/nll", "model/holdout_mse", "model/predicted_std"),
+        "Nearly all stored rows are zeros: rewards/real is 0, the model has nothing to learn.",
+        "ReplayBuffer.add: the position moves on by the rows stored.",
+    ),
+    Bug(
+        "terminal_ignored",
+        "The critics' target takes a terminal state for one from which the episode goes on.",
+        "return batch.rewards + self.gamma * (1 - batch.terminations) * next_v",
+        "return batch.rewards + self.gamma * next_v",
+        ("losses/qf1_values", "losses/qf2_values", "eval/q_start"),
+        "losses/qf1_values grows without regard to the episodes' length, far above eval/discounted_return.",
+        "q_target: (1 - terminations) before the value of the next state.",
+    ),
+    Bug(
+        "gamma_twice",
+        "The discount factor is applied twice at each step.",
+        "return batch.rewards + self.gamma * (1 - batch.terminations) * next_v",
+        "return batch.rewards + self.gamma**2 * (1 - batch.terminations) * next_v",
+        ("losses/qf1_values", "losses/qf2_values", "eval/q_start"),
+        "losses/qf1_values is lower than the correct script's.",
+        "q_target: gamma once.",
+    ),
+    Bug(
+        "max_of_twins",
+        "The critics' target takes the larger of the two target critics' values.",
+        "next_q = self.q_values(self.qf_target, batch.next_obs, next_actions).min(1).values",
+        "next_q = self.q_values(self.qf_target, batch.next_obs, next_actions).max(1).values",
+        ("losses/qf1_values", "losses/qf2_values", "eval/q_start"),
+        "losses/qf1_values and eval/q_start are above the correct script's at the same returns.",
+        "q_target: the minimum of the twins.",
+    ),
+    Bug(
+        "target_never_updated",
+        "The target critics stay as they were at the start.",
+        "target_param.lerp_(param, self.tau)",
+        "target_param.lerp_(target_param, self.tau)",
+        ("losses/qf1_values", "losses/qf2_values", "eval/q_start"),
+        "losses/qf1_values stays at the reward of a single step, and losses/qf_loss is small.",
+        "update: Q' <- (1 - tau) Q' + tau Q.",
+    ),
+    Bug(
+        "target_copied",
+        "The target critics become the critics at every update, without smoothing.",
+        "target_param.lerp_(param, self.tau)",
+        "target_param.copy_(param)",
+        ("losses/qf_loss", "losses/qf1_values", "losses/qf2_values"),
+        "losses/qf1_values changes much faster than with smoothing, and losses/qf_loss is larger.",
+        "update: Q' <- (1 - tau) Q' + tau Q.",
+    ),
+    Bug(
+        "second_critic_untrained",
+        "Only the first critic's loss is minimized.",
+        "self.q_optimizer.minimize(qf_loss.sum())",
+        "self.q_optimizer.minimize(qf_loss[:, 0].sum())",
+        ("losses/qf2_values",),
+        "losses/qf2_values stays near 0 while losses/qf1_values moves.",
+        "update: the loss is the sum over both critics.",
+    ),
+    Bug(
+        "entropy_sign_in_target",
+        "The entropy bonus is subtracted in the critics' target.",
+        "next_v = next_q - self.log_alpha.exp() * next_log_probs",
+        "next_v = next_q + self.log_alpha.exp() * next_log_probs",
+        ("losses/qf1_values", "losses/qf2_values", "eval/q_start"),
+        "The policy's entropy is negative at first: its bonus should pull losses/qf1_values down, and "
+        "here pushes it up.",
+        "q_target: minus alpha log pi.",
+    ),
+    Bug(
+        "entropy_sign_in_actor",
+        "The actor's loss rewards a small entropy.",
+        "actor_loss = (alpha.detach() * log_probs - min_q).mean(-1)",
+        "actor_loss = (-alpha.detach() * log_probs - min_q).mean(-1)",
+        ("losses/entropy", "losses/alpha", "losses/alpha_loss"),
+        "losses/entropy stays far below its target, and losses/alpha grows to bring it up, in vain.",
+        "update: alpha log pi - min Q.",
+    ),
+    Bug(
+        "target_entropy_sign",
+        "The temperature is trained for an entropy of plus half the number of actions.",
+        "(-alpha * (log_probs.detach() + self.target_entropy))",
+        "(-alpha * (log_probs.detach() - self.target_entropy))",
+        ("losses/entropy", "losses/alpha", "losses/alpha_loss"),
+        "losses/entropy goes towards +1.5 (three actions) instead of -1.5.",
+        "update: log pi + target entropy, which is negative.",
+    ),
+    Bug(
+        "alpha_loss_sign",
+        "The temperature falls where the entropy is too small, and rises where it is large enough.",
+        "alpha_loss = (-alpha * (log_probs.detach() + self.target_entropy)).mean(-1)",
+        "alpha_loss = (alpha * (log_probs.detach() + self.target_entropy)).mean(-1)",
+        ("losses/alpha", "losses/alpha_loss", "losses/entropy"),
+        "losses/alpha falls from the start although losses/entropy is below its target, then nothing "
+        "raises the entropy.",
+        "update: minus alpha times (log pi + target entropy).",
+    ),
+    Bug(
+        "tanh_not_corrected",
+        "log pi is that of the Gaussian before the tanh.",
+        "return torch.tanh(u), (log_normal - log_derivative).sum(-1)",
+        "return torch.tanh(u), log_normal.sum(-1)",
+        ("losses/action_size", "losses/alpha", "losses/alpha_loss", "losses/entropy"),
+        "Nothing speaks against saturated actions: losses/action_size goes to 1.",
+        "Actor.sample: log N(u) minus the logarithm of the tanh's derivative.",
+    ),
+    Bug(
+        "mean_when_collecting",
+        "Environment steps are taken with the policy's mean instead of a sample.",
+        "actions = agent.actor.sample(to_tensor(obs).unsqueeze(1), noise)[0].detach().squeeze(1)",
+        "actions = torch.tanh(agent.actor(to_tensor(obs).unsqueeze(1))[0]).detach().squeeze(1)",
+        ("charts/episodic_return", "charts/episodic_length"),
+        "charts/episodic_return is what eval/episodic_return is: no exploration.",
+        "main: act with a sample.",
+    ),
+)
+
+
+def variant(bug, source=None):
+    """The text of ftfl.py with this bug in it. Raises if `old` does not stand there exactly once."""
+    source = SCRIPT.read_text() if source is None else source
+    if (count := source.count(bug.old)) != 1:
+        raise ValueError(f"{bug.id}: the text to replace stands {count} times in ftfl.py, not once")
+    return source.replace(bug.old, bug.new)
