@@ -69,9 +69,9 @@ def bugs_are_right():
     for letter, answer in read_answers().items():
         if answer_hash(key["salt"], letter, str(answer.get("bug"))) != key["letters"][letter]["bug"]:
             hint(
-                f"{letter}.csv shows another bug than {answer.get('bug')}. Draw it beside correct.csv: it lies "
-                f"farthest from the correct runs in the tags of {differs_most(letter)}/. Which tags of that "
-                "group have changed, and which are as they should be? A bug must explain both."
+                f"{letter}.csv shows another bug than {answer.get('bug')}. Draw it beside correct.csv: it "
+                f"lies farthest from the correct runs in the tags of {differs_most(letter)}/. Which of "
+                "these have changed, and which are as they should be? A bug must explain both."
             )
 
 
@@ -86,10 +86,10 @@ def evidence_is_right():
             inside = [tag for tag in evidence if max(found.get(tag, {"none": -1}).values()) < 0.25]
             if inside:
                 hint(
-                    f"{letter}: in {inside[0]} this log is not clearly outside the range of the correct seeds, so "
-                    "it betrays nothing. Look for a tag in which all three seeds lie outside."
+                    f"{letter}: in {inside[0]} this log is not clearly outside the range of the correct "
+                    "seeds, so it betrays nothing. Look for a tag in which all three seeds lie outside."
                 )
             hint(
-                f"{letter}: {', '.join(evidence)} differs, but as a consequence. Which tag shows the mistake where "
-                "it is made: in what that piece of code computes itself?"
+                f"{letter}: {', '.join(evidence)} differs, but as a consequence. Which tag shows the mistake "
+                "where it is made: in what that piece of code computes itself?"
             )

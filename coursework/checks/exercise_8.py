@@ -46,7 +46,7 @@ def read_arms(study):
         arms[arm] = [plots.read_run_dir(Path(x)) for x in paths]
         seeds = [run.flags["seed"] for run in arms[arm]]
         if len(set(seeds)) < len(seeds):
-            hint(f"study.json, {arm}: seed {max(seeds, key=seeds.count)} is there twice: that is one run, not two")
+            hint(f"study.json, {arm}: seed {max(seeds, key=seeds.count)} is there twice: one run, not two")
         for run in arms[arm]:
             if study["metric"] not in run.scalars:
                 hint(f"study.json: {study['metric']} is not logged by {run.name}")
@@ -98,8 +98,8 @@ def arms_are_comparable():
         hint("A and B have the same flags: there is nothing to compare")
     if len(names) > 1:
         hint(
-            f"A and B differ in {', '.join(names)}: if a difference shows, nobody can say which of these made "
-            "it. Change one flag, and keep the rest"
+            f"A and B differ in {', '.join(names)}: if a difference shows, nobody can say which of these "
+            "made it. Change one flag, and keep the rest"
         )
 
 
@@ -128,8 +128,8 @@ def numbers_are_right():
             hint("your interval does not hold the difference: is it that of one arm, or of B minus A?")
         wider = "wider" if given_high - given_low > high - low else "narrower"
         hint(
-            f"your interval is {wider} than the runs' 95 % bootstrap interval of mean(A) - mean(B): draw each arm's "
-            "runs anew, with replacement, and take the 2.5 % and 97.5 % quantiles of the differences"
+            f"your interval is {wider} than the runs' 95 % bootstrap interval of mean(A) - mean(B): draw "
+            "each arm's runs anew, with replacement, and take the 2.5 and 97.5 % quantiles of the differences"
         )
 
 
@@ -146,9 +146,9 @@ def conclusion_agrees():
         return
     if right == "cannot decide":
         hint(
-            f'you conclude "{given}", but the interval holds 0: other seeds could well show the opposite. "cannot '
-            'decide" is a right answer, and here the only one'
+            f'you conclude "{given}", but the interval holds 0: other seeds could well show the opposite. '
+            '"cannot decide" is a right answer, and here the only one'
         )
     if given == "cannot decide":
         hint("the interval does not hold 0: these data do decide")
-    hint(f'you conclude "{given}", but the interval lies on the other side of 0: "A" is where mean(A) is larger')
+    hint(f'you conclude "{given}", but the interval is on the other side of 0: "A" is for a larger mean(A)')

@@ -6,7 +6,7 @@
 Students get the descriptions and the logs, but neither this file nor BUGS.md.
 """
 
-import json
+import random
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,10 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 SCRIPT = HERE.parent.parent / "ftfl.py"
 LOGS = HERE.parent / "data" / "bugs"
+SALT = "which letter is which"
+
+sys.path.insert(0, str(HERE.parent / "checks"))
+from bug_logs import gaps, read_log  # noqa: E402
 
 
 class Bug(NamedTuple):
@@ -79,7 +83,13 @@ BUGS = (
         "The squared error is multiplied by the predicted variance instead of divided by it.",
         "(self.targets(batch) - mean).square() * (-logvar).exp()",
         "(self.targets(batch) - mean).square() * logvar.exp()",
-        ("model/variance_loss", "model/nll", "model/mse_loss", "model/predicted_std", "rewards/synthetic_std"),
+        (
+            "model/variance_loss",
+            "model/nll",
+            "model/mse_loss",
+            "model/predicted_std",
+            "rewards/synthetic_std",
+        ),
         "model/variance_loss falls to its bound, -10, and model/mse_loss to nearly 0: a small variance now "
         "costs nothing. model/predicted_std is tiny.",
         "update: (y - mean)^2 exp(-logvar).",
@@ -97,9 +107,9 @@ BUGS = (
     Bug(
         "holdout_leak",
         "The networks train on all rows, the held-out ones included.",
-        "    stack, num_rows, device = (args.num_seeds, args.ensemble_size), train_rows.shape[1], train_rows.device",
+        "    stack, num_rows, device = (args",
         """    train_rows = torch.cat([train_rows, holdout_rows], 1)
-    stack, num_rows, device = (args.num_seeds, args.ensemble_size), train_rows.shape[1], train_rows.device""",
+    stack, num_rows, device = (args""",
         ("model/holdout_mse", "model/reward_r2", "model/next_state_r2"),
         "model/holdout_mse and both R2 are better than the correct script's: too good.",
         "train_model: bootstraps of the training rows only.",
@@ -138,8 +148,8 @@ BUGS = (
         buffer.add(Batch(*(to_tensor(x).unsqueeze(1) for x in transition)))
 """,
         ("model/next_state_r2", "model/predicted_std", "model/nll", "model/mse_loss"),
-        "A jump that no model can foresee stands at the end of every episode: model/predicted_std is higher "
-        "and model/next_state_r2 lower (or, as the jumps inflate the variance, other) than the correct script's.",
+        "A jump that no model can foresee stands at the end of every episode: model/predicted_std is "
+        "higher than the correct script's.",
         "main: store next_obs as the step returned it, and reset afterwards.",
     ),
     Bug(
@@ -261,15 +271,6 @@ BUGS = (
         "Nothing speaks against saturated actions: losses/action_size goes to 1.",
         "Actor.sample: log N(u) minus the logarithm of the tanh's derivative.",
     ),
-    Bug(
-        "mean_when_collecting",
-        "Environment steps are taken with the policy's mean instead of a sample.",
-        "actions = agent.actor.sample(to_tensor(obs).unsqueeze(1), noise)[0].detach().squeeze(1)",
-        "actions = torch.tanh(agent.actor(to_tensor(obs).unsqueeze(1))[0]).detach().squeeze(1)",
-        ("charts/episodic_return", "charts/episodic_length"),
-        "charts/episodic_return is what eval/episodic_return is: no exploration.",
-        "main: act with a sample.",
-    ),
 )
 
 
@@ -279,3 +280,40 @@ def variant(bug, source=None):
     if (count := source.count(bug.old)) != 1:
         raise ValueError(f"{bug.id}: the text to replace stands {count} times in ftfl.py, not once")
     return source.replace(bug.old, bug.new)
+
+
+def letters():
+    """{letter: bug}, in an order that follows neither the list nor the ids."""
+    shuffled = random.Random(SALT).sample(sorted(BUGS), len(BUGS))
+    return {chr(ord("A") + i): bug for i, bug in enumerate(shuffled)}
+
+
+def table():
+    """BUGS.md: each letter's bug, what betrays it, by how much, and the repair."""
+    correct = read_log(LOGS / "correct.csv")
+    lines = [
+        "# The bugs of exercise 7: for instructors only",
+        "",
+        "Written by `python coursework/instructor/bugs.py` from `bugs.py` and the logs.",
+        "*Gap*: by how many widths of the six correct seeds' range the nearest of the three seeds lies",
+        "outside of it, in the tag's first value, the mean of its last half, or its number of points:",
+        "the largest of these.",
+        "",
+        "| log | id | what the code does wrong | betrayed by (gap) | how | repair |",
+        "|---|---|---|---|---|---|",
+    ]
+    for letter, bug in letters().items():
+        found = gaps(read_log(LOGS / f"{letter}.csv"), correct)
+        tags = ", ".join(f"{tag} ({max(found[tag].values()):.1f})" for tag in bug.tags)
+        lines.append(f"| {letter} | {bug.id} | {bug.description} | {tags} | {bug.how} | {bug.repair} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        folder = Path(sys.argv[1])
+        folder.mkdir(parents=True, exist_ok=True)
+        for bug in BUGS:
+            (folder / f"{bug.id}.py").write_text(variant(bug))
+    else:
+        (HERE / "BUGS.md").write_text(table())

@@ -1,7 +1,7 @@
 """Two slides' worth of figures for the lecture, as PDF.
 
     python coursework/instructor/slides.py                 # writes to coursework/instructor/slides
-    python coursework/instructor/slides.py --remake        # fits the models of the horizon's figure anew first
+    python coursework/instructor/slides.py --remake        # fits the models of the horizon figure first
 
 dataflow.pdf   where data go in MBPO, with FTFL's two changes marked
 horizon.pdf    how the error of imagined states grows over a rollout, MBPO's model and FTFL's
@@ -78,7 +78,7 @@ def draw_dataflow(path):
         tip, tail = np.array([x1, y1]) - gap, np.array([x0, y0]) + gap
         axis.annotate("", tip, tail, arrowprops={"arrowstyle": "-|>", "linewidth": 1.6, "color": GREY})
         axis.text(*((tip + tail) / 2 + [0.1, 0.12]), text, color=GREY, fontsize=12)
-    note = "Target Unit Normalization: MBPO has y itself for z\nDirect Next-state Prediction: MBPO has y = (s' - s, r)"
+    note = "Target Unit Normalization: MBPO has z = y\nDirect Next-state Prediction: MBPO has y = (s' - s, r)"
     axis.text(8.4, 3.45, note, color=BLUE, ha="center", va="center")
     axis.annotate("", (5.6, 0.9), (5.6, 0.9))
     axis.text(8.4, 0.8, "actions: policy in imagined states", color=GREY, ha="center", fontsize=12)
@@ -110,8 +110,9 @@ def rollout_errors(model, batch, horizon, num_rollouts=500, seed=0):
 
 def make_horizon(args, path):
     """Fit MBPO's and FTFL's model to random transitions, and write the errors on other ones as CSV."""
-    import ftfl
     import model_study
+
+    import ftfl
 
     small = {"ensemble_size": 3, "num_elites": 2, "model_hidden_dim": 100, "model_batch_size": 128}
     rows = []
