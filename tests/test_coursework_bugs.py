@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -34,7 +33,11 @@ def hint(text):
 
 
 def check(name, what, seconds=10):
-    return lambda function: function
+    def mark(function):
+        function.is_check = True
+        return function
+
+    return mark
 """
 LETTERS = bugs.letters()
 IDS = [bug.id for bug in bugs.BUGS]
@@ -507,14 +510,13 @@ def test_rubric_has_all_exercises():
 @pytest.mark.parametrize("path", sorted((COURSEWORK / "instructor" / "hidden").glob("exercise_*.py")))
 def test_hidden_checks_pass_on_the_real_script(path, exercise):
     module = exercise(path.stem.split("_")[1], hidden=True)
-    functions = [x for x in vars(module).values() if getattr(x, "__module__", "") == module.__name__]
+    functions = [x for x in vars(module).values() if hasattr(x, "is_check")]
     assert functions
     for function in functions:
-        if function.__name__.startswith("hidden_"):
-            function()
+        function()
 
 
-def test_hidden_checks_catch_mistakes(exercise, monkeypatch):
+def test_hidden_checks_catch_mistakes(exercise, monkeypatch, tmp_path):
     real = ftfl.Ensemble.raw_targets
 
     def in_place(self, batch):
@@ -523,14 +525,22 @@ def test_hidden_checks_catch_mistakes(exercise, monkeypatch):
             return torch.cat([batch.next_obs, batch.rewards.unsqueeze(-1)], -1)
         return real(self, batch)
 
-    monkeypatch.setattr(ftfl.Ensemble, "raw_targets", in_place)
-    assert "changes the batch" in hint_of(exercise(6, hidden=True).hidden_raw_targets)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(ftfl.Ensemble, "raw_targets", in_place)
+        assert "changes the batch" in hint_of(exercise(6, hidden=True).hidden_raw_targets)
 
     def reward_left(self, obs, prediction):
         y = prediction * self.target_std + self.target_mean
         return y[..., :-1] if self.direct else obs + y[..., :-1], prediction[..., -1]
 
-    monkeypatch.setattr(ftfl.Ensemble, "to_transition", reward_left)
-    assert "rewards" in hint_of(exercise(5, hidden=True).hidden_round_trip)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(ftfl.Ensemble, "to_transition", reward_left)
+        assert "rewards do not come back" in hint_of(exercise(5, hidden=True).hidden_round_trip)
+
+    text = bugs.variant(next(bug for bug in bugs.BUGS if bug.id == "rollouts_past_the_end"))
+    (tmp_path / "variant.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ftfl", importlib.import_module("variant"))
+        assert "goes on from an imagined terminal" in hint_of(exercise(4, hidden=True).hidden_rollouts)
+    sys.modules.pop("variant")

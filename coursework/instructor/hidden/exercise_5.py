@@ -21,10 +21,6 @@ def hidden_round_trip():
         batch = ftfl.Batch(obs, torch.zeros(2, 3, 6, 1), rewards, next_obs, torch.zeros(2, 3, 6))
         states, imagined = model.to_transition(obs, model.targets(batch))
         if not torch.allclose(imagined, rewards, atol=1e-4):
-            hint(
-                f"{prediction}: rewards pushed through targets and to_transition do not come back as they were"
-            )
+            hint(f"{prediction}: rewards do not come back from targets and to_transition as they were")
         if not torch.allclose(states, next_obs, atol=1e-4):
-            hint(
-                f"{prediction}: states pushed through targets and to_transition do not come back as they were"
-            )
+            hint(f"{prediction}: states do not come back from targets and to_transition as they were")
