@@ -1,10 +1,11 @@
 """Coursework, exercises 6 to 8: the planted bugs and their logs, the checks, and what the instructor gets."""
 
-import importlib
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -52,23 +53,23 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def exercise(tmp_path_factory, monkeypatch):
+def exercise(monkeypatch):
     """exercise(6) is the module of the checks of exercise 6, with a stand-in for common.py."""
-    stand_in = tmp_path_factory.mktemp("stand_in")
-    (stand_in / "common.py").write_text(COMMON)
-    monkeypatch.syspath_prepend(str(stand_in))
+    common = types.ModuleType("common")
+    exec(COMMON, common.__dict__)
+    package = types.ModuleType("checks")
+    package.__path__ = [str(COURSEWORK / "checks")]
+    for name, module in {"common": common, "checks": package, "checks.common": common}.items():
+        monkeypatch.setitem(sys.modules, name, module)
 
     def load(number, hidden=False):
-        for name in ("common", f"exercise_{number}"):
-            monkeypatch.delitem(sys.modules, name, raising=False)
         path = COURSEWORK / ("instructor/hidden" if hidden else "checks") / f"exercise_{number}.py"
         spec = importlib.util.spec_from_file_location(f"exercise_{number}", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module
 
-    yield load
-    sys.modules.pop("common", None)
+    return load
 
 
 def hint_of(function):
@@ -266,7 +267,7 @@ def test_right_raw_targets_pass(exercise, models):
 WRONG_TARGETS = {
     "it must be last": lambda self, b: torch.cat([b.rewards[..., None], b.next_obs], -1),
     "look at self.direct": lambda self, b: torch.cat([b.next_obs - b.obs, b.rewards[..., None]], -1),
-    "the change of the state is s' - s": lambda self, b: torch.cat(
+    "the wrong sign; it is s' - s": lambda self, b: torch.cat(
         [b.next_obs if self.direct else b.obs - b.next_obs, b.rewards[..., None]], -1
     ),
     "swapped": lambda self, b: torch.cat(
@@ -278,6 +279,20 @@ WRONG_TARGETS = {
     "must have the shape": lambda self, b: b.next_obs,
     "the state that the model sees already": lambda self, b: torch.cat([b.obs, b.rewards[..., None]], -1),
 }
+
+
+def test_variant_of_the_residual_target(folder, exercise, models):
+    write("variant.json", {"residual": 0.9})
+    checks = exercise(6)
+    assert "in your variant it is s' - 0.9 s" in hint_of(checks.raw_targets)
+    assert "is wrong for a batch" in hint_of(exercise(6, hidden=True).hidden_raw_targets)
+    models(
+        lambda self, b: torch.cat(
+            [b.next_obs if self.direct else b.next_obs - 0.9 * b.obs, b.rewards[..., None]], -1
+        )
+    )
+    checks.raw_targets()
+    exercise(6, hidden=True).hidden_raw_targets()
 
 
 @pytest.mark.parametrize("words", WRONG_TARGETS)

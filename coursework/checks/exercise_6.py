@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from common import check, hint
+from checks.common import check, hint
 
 METRIC = "model/next_state_r2"
 RUNS = Path("runs/exercise6")
@@ -25,6 +25,12 @@ def read_json(path, keys):
     if missing := [key for key in keys if not isinstance(found, dict) or key not in found]:
         hint(f"{path}: {missing[0]} is missing")
     return found
+
+
+def kept_share():
+    """How much of s a residual target takes off: all of it, or what variant.json says."""
+    path = Path("variant.json")
+    return json.loads(path.read_text()).get("residual", 1.0) if path.exists() else 1.0
 
 
 def model_flags(num_seeds, direct, normalize=False):
@@ -48,6 +54,8 @@ def raw_targets():
 
     import ftfl
 
+    share = kept_share()
+    change = "s' - s" if share == 1 else f"s' - {share} s"
     generator = torch.Generator().manual_seed(0)
     for lead in [(2, 5), (2, 3, 4)]:
         obs, next_obs = (torch.randn(*lead, 3, generator=generator) for _ in range(2))
@@ -70,17 +78,19 @@ def raw_targets():
             if not torch.allclose(result[..., -1], rewards):
                 hint("the last number must be the reward, in the environment's units, not changed")
             states = result[..., :-1]
-            if torch.allclose(states, next_obs if direct else next_obs - obs):
+            if torch.allclose(states, next_obs if direct else next_obs - share * obs):
                 continue
-            if torch.allclose(states, obs - next_obs):
-                hint(f"{name}: you return s - s'; the change of the state is s' - s")
+            if torch.allclose(states, share * obs - next_obs) or torch.allclose(states, obs - next_obs):
+                hint(f"{name}: your state's change has the wrong sign; it is {change}")
+            if not direct and torch.allclose(states, next_obs - obs):
+                hint(f"residual: you return s' - s; in your variant it is {change}")
             if torch.allclose(states, obs):
                 hint(f"{name}: you return s, the state that the model sees already; it is to predict s'")
             if torch.allclose(results[True], results[False]):
                 hint("direct and residual targets are the same: look at self.direct")
-            if torch.allclose(states, next_obs - obs if direct else next_obs):
-                hint("direct and residual are swapped: direct is s', residual is s' - s")
-            hint(f"{name}: the state's part is neither s' nor s' - s")
+            if torch.allclose(states, next_obs - share * obs if direct else next_obs):
+                hint(f"direct and residual are swapped: direct is s', residual is {change}")
+            hint(f"{name}: the state's part is neither s' nor {change}")
 
 
 @check("6b", "predictions.json is filled in, and older than the study's runs", seconds=15)

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from bug_logs import answer_hash, gaps, read_log
-from common import check, hint
+from checks.bug_logs import answer_hash, gaps, read_log
+from checks.common import check, hint
 
 LOGS = Path("data/bugs")
 

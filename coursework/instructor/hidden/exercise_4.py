@@ -1,6 +1,6 @@
 """Hidden checks of exercise 4: rollouts with a termination rule and a model that can be foreseen."""
 
-from common import check, hint
+from checks.common import check, hint
 
 
 @check(

@@ -1,6 +1,6 @@
 """Hidden checks of exercise 5: targets and their way back with random statistics."""
 
-from common import check, hint
+from checks.common import check, hint
 
 
 @check("5h", "to_transition undoes targets, for random statistics and both kinds of next state", seconds=15)
