@@ -552,10 +552,12 @@ def test_hidden_checks_catch_mistakes(exercise, monkeypatch, tmp_path):
         patch.setattr(ftfl.Ensemble, "to_transition", reward_left)
         assert "rewards do not come back" in hint_of(exercise(5, hidden=True).hidden_round_trip)
 
-    text = bugs.variant(next(bug for bug in bugs.BUGS if bug.id == "rollouts_past_the_end"))
-    (tmp_path / "variant.py").write_text(text)
+    start_anew = "obs = torch.where(terminals.unsqueeze(-1), real_obs[:, t + 1], next_obs)"
+    text = bugs.SCRIPT.read_text()
+    assert start_anew in text
+    (tmp_path / "past_the_end.py").write_text(text.replace(start_anew, "obs = next_obs"))
     monkeypatch.syspath_prepend(str(tmp_path))
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "ftfl", importlib.import_module("variant"))
+        patch.setitem(sys.modules, "ftfl", importlib.import_module("past_the_end"))
         assert "goes on from an imagined terminal" in hint_of(exercise(4, hidden=True).hidden_rollouts)
-    sys.modules.pop("variant")
+    sys.modules.pop("past_the_end")
