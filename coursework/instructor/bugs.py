@@ -209,14 +209,15 @@ def table():
         "Written by `python coursework/instructor/bugs.py` from `bugs.py` and the logs.",
         "*Gap*: by how many widths of the six correct seeds' range the nearest of the three seeds lies",
         "outside of it, in the tag's first value, the mean of its last half, or its number of points:",
-        "the largest of these.",
+        "the largest of these, at most 1,000.",
         "",
         "| log | id | what the code does wrong | betrayed by (gap) | how | repair |",
         "|---|---|---|---|---|---|",
     ]
     for letter, bug in letters().items():
         found = gaps(read_log(LOGS / f"{letter}.csv"), correct)
-        tags = ", ".join(f"{tag} ({max(found[tag].values()):.1f})" for tag in bug.tags)
+        largest = {tag: max(found[tag].values()) for tag in bug.tags}
+        tags = ", ".join(f"{tag} ({min(gap, 1_000):.1f})" for tag, gap in largest.items())
         lines.append(f"| {letter} | {bug.id} | {bug.description} | {tags} | {bug.how} | {bug.repair} |")
     return "\n".join(lines) + "\n"
 
