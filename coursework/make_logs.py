@@ -1,6 +1,6 @@
 """Make the logs of the bug hunt, exercise 7: of ftfl.py and of every variant in instructor/bugs.py.
 
-    python coursework/make_logs.py                       # all: 20 minutes of one core
+    python coursework/make_logs.py                       # all: 16 runs of a minute at most
     python coursework/make_logs.py --only holdout_leak   # one variant, or several: --only ID ID
     python coursework/make_logs.py --key                 # only the key, after a change of the tags in bugs.py
 
