@@ -1,0 +1,429 @@
+"""Many runs, on this machine or on a cluster. Ray decides what runs where and when; this file says what.
+
+    python benchmark/sweep.py --preset smoke                      # a minute, on all cores of this machine
+    python benchmark/sweep.py --preset paper --dry-run            # every command, and what they all cost
+    python benchmark/sweep.py --preset paper --address auto       # on the Ray cluster that this machine is in
+    python benchmark/sweep.py --algos sac ftfl --tasks Hopper-v5 --seeds 1 2 3 --run-dir runs/hopper -- --utd-ratio 4
+
+A run is one command of one script, and has a folder of its own, RUN_DIR/ALGO/TASK/seedK: in it are the script's
+run directory, its output (log.txt) and a lock. What stands after -- goes to the scripts; sac.py gets none of the
+model's flags. Whatever stopped a sweep, start it again by the same command: complete runs are skipped, others go
+on from their checkpoint. A run that fails is tried twice more, and the others go on. The exit code is 1 if a run
+failed, 2 for a mistake in the flags, 128 + n after signal n; on a signal, all runs leave a checkpoint first.
+"""
+
+import fcntl
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import tyro
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import ftfl  # noqa: E402
+import mbpo  # noqa: E402
+import sac  # noqa: E402
+
+ALGOS = {  # name: the script, and the flags that make it this algorithm
+    "sac": (sac, ""),
+    "mbpo": (mbpo, ""),
+    "tun": (ftfl, "--next-state-prediction residual"),
+    "dnp": (ftfl, "--no-target-normalization"),
+    "ftfl": (ftfl, ""),
+    "tuned": (ftfl, "--model-hidden-dim 400"),
+}
+DMC = ["hopper-hop", "hopper-stand", "quadruped-walk", "quadruped-run"]
+DMC = [f"dm_control/{task}-v0" for task in [*DMC, "humanoid-stand", "humanoid-walk", "humanoid-run"]]
+GYM = ["InvertedPendulum-v5", "Hopper-v5", "HalfCheetah-v5", "Walker2d-v5", "Ant-v5", "Humanoid-v5"]
+PRESETS = {
+    "paper": {  # Fig 1, 4, 5
+        "algos": ["sac", "mbpo", "ftfl", "tuned"],
+        "tasks": [*DMC, *GYM],
+        "seeds": [1, 2, 3, 4, 5, 6],
+        "flags": "",
+        "dmc_flags": "--total-timesteps 500000",
+        "gym_flags": "--total-timesteps 300000",
+    },
+    "laptop": {  # a few days of two cores
+        "algos": ["sac", "mbpo", "tun", "dnp", "ftfl"],
+        # Three more DMC tasks are to come, chosen by the taxonomy; then the budget, too
+        "tasks": ["dm_control/quadruped-walk-v0", "InvertedPendulum-v5", "Hopper-v5"],
+        "seeds": [1, 2, 3],
+        "flags": "--total-timesteps 20000 --utd-ratio 4 --model-train-steps 400",
+        "dmc_flags": "",
+        "gym_flags": "",
+    },
+    "smoke": {  # seconds per run: does everything work here?
+        "algos": ["sac", "mbpo", "ftfl"],
+        "tasks": ["InvertedPendulum-v5", "dm_control/cartpole-swingup-v0"],
+        "seeds": [1],
+        "flags": "--total-timesteps 300 --learning-starts 100 --utd-ratio 1 --hidden-dim 16 --batch-size 32 "
+        "--model-hidden-dim 16 --model-batch-size 32 --model-train-steps 20 --model-train-interval 100 "
+        "--rollouts-per-step 10 --synthetic-buffer-size 1000 "
+        "--eval-interval 150 --eval-episodes 1 --log-interval 10 --checkpoint-interval 50",
+        "dmc_flags": "",
+        "gym_flags": "",
+    },
+}
+
+# Environment steps per second of one seed on one core: "Whole runs" in benchmark/README.md, where walker stands
+# for all tasks but the humanoid's. `seconds` says what is made of them
+RATES = {  # (task, script): (with 1 update per step, with 20); the model makes 20 gradient steps per step
+    ("walker", "sac"): (83.0, 4.45),
+    ("walker", "mbpo"): (1.98, 1.44),
+    ("walker", "ftfl"): (2.09, 1.54),
+    ("humanoid", "sac"): (69.6, 3.73),
+    ("humanoid", "mbpo"): (1.76, 1.22),
+    ("humanoid", "ftfl"): (1.79, 1.25),
+}
+RETRIES = 2
+OWN = [
+    "--env-id",
+    "--seed",
+    "--num-seeds",
+    "--run-dir",
+    "--resume",
+    "--device",
+]  # flags set here, not after --
+MAY_CHANGE = {"total_timesteps", "device", "num_threads", "env_workers", "tf32", "compile", "resume"}
+MAY_CHANGE |= {"eval_interval", "log_interval", "checkpoint_interval", "run_dir"}  # when a run goes on
+
+# Starts a script that is told to stop (SIGTERM) when the process that waits for it is killed. Linux only;
+# elsewhere the script goes on, and keeps its lock, so that the next attempt waits for its end
+START = """import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 is PR_SET_PDEATHSIG
+signal.pthread_sigmask(signal.SIG_SETMASK, [])  # Ray blocks SIGINT
+if os.getppid() == int(sys.argv[1]):  # else it was killed before
+    os.execv(sys.argv[2], sys.argv[2:])"""
+
+
+@dataclass
+class Args:
+    preset: str = ""  # paper, laptop or smoke; what --algos, --tasks and --seeds leave open
+    algos: tuple[str, ...] = ()  # sac, mbpo, ftfl, tuned (a larger model), tun or dnp (one of FTFL's changes)
+    tasks: tuple[str, ...] = ()  # the scripts' --env-id
+    seeds: tuple[int, ...] = ()  # which seeds
+    num_seeds: int = 1  # seeds side by side in one process; on a GPU, take all
+    run_dir: str = "runs/sweep"  # folder of all runs; on a cluster, one that all nodes share
+    address: str = ""  # of a Ray cluster (auto: the one this machine is in); by default this machine alone
+    cpus: float = 1  # cores per run
+    gpus: float = 0  # GPUs per run, 0.5 for two runs on one; with 0 the runs stay on the CPU
+    dry_run: bool = False  # print the commands, their number and an estimate of their time, and start nothing
+
+
+@dataclass
+class Run:
+    name: str  # ALGO/TASK/seedK
+    folder: Path
+    script: str  # its name
+    words: list  # the script's flags, but for --run-dir or --resume
+    flags: dict  # what the script makes of them
+
+
+# ---------------------------------------- What is to be run
+def split_flags(text):
+    """{flag: its values} of a command line; of a flag given twice, the last one counts."""
+    flags, values = {}, None
+    for word in shlex.split(text) if isinstance(text, str) else text:
+        if word.startswith("--"):
+            name, *value = word.split("=", 1)
+            flags[name.replace("_", "-")] = values = value
+        elif values is None:
+            ftfl.fail(f"after -- come flags of the scripts, not {word}")
+        else:
+            values.append(word)
+    return flags
+
+
+def plan(args, passed=()):
+    """The Runs of a sweep. A mistake ends the program here, before anything is started."""
+    if args.preset and args.preset not in PRESETS:
+        ftfl.fail(f"--preset {args.preset}: there are {', '.join(PRESETS)}")
+    preset = PRESETS.get(args.preset, {"flags": "", "dmc_flags": "", "gym_flags": ""})
+    algos, tasks, seeds = (getattr(args, x) or preset.get(x, ()) for x in ("algos", "tasks", "seeds"))
+    for flag, values in {"--algos": algos, "--tasks": tasks, "--seeds": seeds}.items():
+        if not values or len(set(values)) < len(values):
+            ftfl.fail(f"{flag} needs values, each once, or a --preset")
+    for algo in algos:
+        if algo not in ALGOS:
+            ftfl.fail(f"--algos {algo}: there are {', '.join(ALGOS)}")
+    if args.cpus <= 0 or args.gpus < 0:
+        ftfl.fail("--cpus must be more than 0, --gpus not less")
+    n, seeds, passed = args.num_seeds, sorted(seeds), split_flags(passed)
+    groups = [seeds[i : i + n] for i in range(0, len(seeds), n)] if n > 0 else []
+    if not groups or any(group != list(range(group[0], group[0] + n)) for group in groups):
+        ftfl.fail(
+            f"--num-seeds {n}: --seeds {seeds} can't be split into groups of {n} that follow each other"
+        )
+    for flag in passed:
+        if flag in OWN:
+            ftfl.fail(f"{flag} can't stand after --: the sweep sets it")
+    model_flags = {f"--{no}{f.name.replace('_', '-')}" for f in fields(ftfl.ModelArgs) for no in ("", "no-")}
+    runs = []
+    for task in tasks:
+        for algo in algos:
+            script, own = ALGOS[algo]
+            kind = "dmc_flags" if task.startswith("dm_control/") else "gym_flags"
+            flags = split_flags(preset["flags"]) | split_flags(preset[kind]) | passed | split_flags(own)
+            if script is sac:
+                flags = {name: values for name, values in flags.items() if name not in model_flags}
+            flags["--device"] = ["cuda" if args.gpus else "cpu"]
+            words = [word for name, values in flags.items() for word in (name, *values)]
+            parsed = script.parse_args(["--env-id", task, *words])
+            here = replace(parsed, device="cpu", num_threads=1)  # where the runs are, there may be more
+            script.check_args(here)
+            if script is not sac:
+                script.termination_rule(here.env_id)
+            for group in groups:
+                seed = f"seed{group[0]}" + (f"-{group[-1]}" if n > 1 else "")
+                name = f"{algo}/{here.env_id.replace('/', '-')}/{seed}"
+                words_of = ["--env-id", here.env_id, "--seed", str(group[0]), "--num-seeds", str(n), *words]
+                of = asdict(replace(parsed, env_id=here.env_id, seed=group[0], num_seeds=n))
+                folder = Path(args.run_dir).resolve() / name
+                runs.append(Run(name, folder, script.__name__, words_of, of))
+    for run in runs:
+        refuse_other_flags(run)
+    return runs
+
+
+def refuse_other_flags(run):
+    """A folder has runs of the same flags only: else a plot would mix them."""
+    for path in run.folder.parent.glob("*/*/args.json"):
+        try:
+            there = json.loads(path.read_text())
+        except json.JSONDecodeError:
+            continue  # killed while it was written
+        for name, value in run.flags.items():
+            if name not in MAY_CHANGE | {"seed"} and there.get(name) != value:
+                flag, other = f"--{name.replace('_', '-')}", there.get(name)
+                ftfl.fail(f"{flag} is {value}, but was {other} in {path.parent}: name another --run-dir")
+
+
+def seconds(run):
+    """What a run takes alone on one core, at the default sizes of networks and batches, by RATES. Two rates
+    give the time of an update, u, and of all else in a step, e: 1/rate = e + updates u. Of e, the model's part
+    grows with its gradient steps. Not counted: random steps, evaluations, and the larger model of `tuned`."""
+    flags, kind = run.flags, "humanoid" if "umanoid" in run.flags["env_id"] else "walker"
+    slow = [1 / rate for rate in RATES[kind, run.script]]
+    update = (slow[1] - slow[0]) / 19
+    else_ = slow[0] - update
+    if "model_train_steps" in flags:
+        else_ *= flags["model_train_steps"] / flags["model_train_interval"] / 20
+    steps = flags["total_timesteps"] - flags["learning_starts"]
+    return flags["num_seeds"] * steps * (else_ + flags["utd_ratio"] * update)
+
+
+# ---------------------------------------- One run
+def progress(folder):
+    """(steps, run directory) of the checkpoint in a run's folder; (0, None) before the first."""
+    found = [(0, None)]
+    for path in folder.glob("*/checkpoint.pt"):
+        try:  # mmap: the buffers, which may be gigabytes, are not read
+            found.append((torch.load(path, "cpu", weights_only=True, mmap=True)["step"], path.parent))
+        except Exception:
+            found.append((0, path.parent))  # damaged: the script says so
+    return max(found, key=lambda pair: (pair[0], str(pair[1] or "")))
+
+
+def is_complete(run):
+    return progress(run.folder)[0] >= run.flags["total_timesteps"]
+
+
+def command(run):
+    """What a person would type to begin the run, or to go on with it."""
+    run_dir = progress(run.folder)[1]
+    where = ["--resume", str(run_dir)] if run_dir else ["--run-dir", str(run.folder)]
+    return [sys.executable, str(ROOT / f"{run.script}.py"), *run.words, *where]
+
+
+def is_locked(file):
+    """Take the lock of an open file, if nobody has it. It is given back by closing the file, in all processes
+    that have it: a script holds it as long as it lives. On a network file system the server keeps it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+
+
+def is_running(run):
+    try:
+        with open(run.folder / "lock") as file:
+            return is_locked(file)
+    except FileNotFoundError:
+        return False
+
+
+def attempt(run):
+    """Bring a run to its end: what Ray does on one of the nodes. Returns the last exit code."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with open(run.folder / "lock", "a") as lock, open(run.folder / "log.txt", "a") as log:
+        while is_locked(lock):  # by a script whose node was lost, or whose sweep was killed, until it ends
+            time.sleep(1)
+        code = None
+        for _ in range(1 + RETRIES):
+            if is_complete(run):
+                return 0
+            if not progress(run.folder)[1]:  # a beginning without a checkpoint would be a second run in plots
+                for path in run.folder.glob("*/"):
+                    shutil.rmtree(path)
+            words = command(run)
+            print("$", shlex.join(words), file=log, flush=True)
+            start = [sys.executable, "-c", START, str(os.getpid()), *words]
+            process = subprocess.Popen(
+                start,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[lock.fileno()],
+                start_new_session=True,  # Ctrl-C is for the sweep, which then stops its runs
+                env=os.environ | {"TQDM_MININTERVAL": "5"},  # a short log
+            )
+            try:
+                while (code := process.poll()) is None:
+                    time.sleep(0.5)
+            except KeyboardInterrupt:  # from ray.cancel
+                process.terminate()
+                process.wait()
+                raise
+            if code in (0, 2):  # 2: a mistake in the flags, which another attempt would find, too
+                break
+        return code
+
+
+def end_of_log(run, size=2000):
+    try:
+        with open(run.folder / "log.txt", "rb") as file:
+            file.seek(max(0, os.path.getsize(file.fileno()) - size))
+            return file.read().decode(errors="replace").replace("\r", "\n")
+    except FileNotFoundError:
+        return ""
+
+
+# ---------------------------------------- The sweep
+def share_done(run):
+    """Of a run that is not complete, from its progress bar."""
+    bars = re.findall(r" (\d+)/(\d+) \[", end_of_log(run))
+    return int(bars[-1][0]) / int(bars[-1][1]) if bars else 0
+
+
+def show(runs, done, failed, began, work_before):
+    """A line of the table. Returns the work done, in seconds of `seconds`: time left is that of the work left,
+    as fast as work was done since the sweep began."""
+    left = [run for run in runs if run.name not in done and run.name not in failed]
+    work = sum(seconds(run) for run in runs if run.name in done)
+    work += sum(seconds(run) * share_done(run) for run in left)
+    remaining, elapsed = "unknown", time.time() - began
+    if work > work_before >= 0:
+        total = sum(seconds(run) for run in runs if run.name not in failed)
+        remaining = timedelta(seconds=round((total - work) * elapsed / (work - work_before)))
+    running = sum(map(is_running, left))
+    numbers = (running, len(left) - running, len(done), len(failed))
+    passed = str(timedelta(seconds=round(elapsed)))
+    print(f"{passed:>16}", *(f"{x:8}" for x in numbers), f"{remaining!s:>18}", flush=True)
+    return work
+
+
+def connect(args):
+    """Ray, started on this machine or connected to a cluster."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        ftfl.fail("Ray is missing: pip install -r benchmark/requirements-sweep.txt")
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    local = {"include_dashboard": False, "object_store_memory": 100_000_000}  # nothing large goes through it
+    try:
+        ray.init(args.address or "local", **quiet, **({} if args.address else local))
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        ftfl.fail(f"--address {args.address}: {str(error)[:200]}")
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(n.get("CPU", 0) >= args.cpus and n.get("GPU", 0) >= args.gpus for n in nodes):
+        what = f"--cpus {args.cpus:g} --gpus {args.gpus:g}: no node has as many"
+        if not args.address:
+            ftfl.fail(what)
+        print(f"{what}; waiting for one", flush=True)
+    return ray
+
+
+def dry_run(runs):
+    """Print what a sweep would start now, and what it costs."""
+    complete = [run for run in runs if is_complete(run)]
+    wanted = [run for run in runs if run not in complete]
+    for run in wanted:
+        print(shlex.join(command(run)))
+    hours = sum(seconds(run) * (1 - share_done(run)) for run in wanted) / 3600
+    print(f"# {len(wanted)} runs, and {len(complete)} that are complete")
+    print(
+        f"# {hours:,.1f} core-hours by the rates in benchmark/sweep.py; on this machine's {os.cpu_count()} cores"
+    )
+    print(
+        f"# {hours / os.cpu_count() / 24:,.1f} days. Counted without --compile, without a GPU, at default sizes"
+    )
+
+
+def main(args, passed=()):
+    runs = plan(args, passed)
+    if args.dry_run:
+        return dry_run(runs)
+    done, failed, signals = {run.name for run in runs if is_complete(run)}, {}, []
+    ray = connect(args)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a second one ends the sweep at once
+        signal.signal(number, lambda n, _: os._exit(128 + n) if signals else signals.append(n))
+    # A run whose node is lost begins again elsewhere, however often that happens
+    task = ray.remote(attempt).options(num_cpus=args.cpus, num_gpus=args.gpus, max_retries=-1)
+    refs = {task.remote(run): run for run in runs if run.name not in done}
+    print(
+        f"{'time':>16}", *(f"{x:>8}" for x in ("running", "waiting", "done", "failed")), f"{'time left':>18}"
+    )
+    began, shown, next_line, before = time.time(), None, 0, -1
+    while refs and not signals:
+        finished, _ = ray.wait(list(refs), timeout=1)
+        for ref in finished:
+            run = refs.pop(ref)
+            try:
+                code = ray.get(ref)
+            except ray.exceptions.RayError as error:
+                code = str(error)
+            if code == 0:
+                done.add(run.name)
+            else:
+                failed[run.name] = (
+                    f"{run.name} failed (exit code {code}); the end of {run.folder / 'log.txt'}:"
+                )
+                failed[run.name] += "\n    " + "\n    ".join(end_of_log(run).splitlines()[-10:])
+                print(f"{run.name} failed", flush=True)
+        if time.time() > next_line or shown != (len(done), len(failed)):
+            work = show(runs, done, failed, began, before)
+            before = work if before < 0 else before
+            shown, next_line = (len(done), len(failed)), time.time() + 60
+    if signals:
+        print(f"stopped by a signal: waiting for the checkpoints of {len(refs)} runs", flush=True)
+        for ref in refs:
+            ray.cancel(ref)
+        ray.wait(list(refs), num_returns=len(refs))
+        while any(map(is_running, refs.values())):
+            time.sleep(0.5)
+        ftfl.fail("stopped by a signal; the same command goes on", 128 + signals[0])
+    ray.shutdown()
+    for text in failed.values():
+        print(text, file=sys.stderr)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    main(tyro.cli(Args, args=sys.argv[1:at], description=__doc__), sys.argv[at + 1 :])

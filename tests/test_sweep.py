@@ -1,0 +1,452 @@
+"""benchmark/sweep.py: what it would run, one attempt of one run, and whole sweeps on Ray with kills.
+
+The last need Ray, and are left out where it is not installed: make test-sweep runs them.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import stress_resume
+import sweep
+import torch
+from conftest import ROOT
+
+import ftfl
+
+NEEDS_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+TASK = "InvertedPendulum-v5"
+
+
+def plan(folder, *passed, **flags):
+    return sweep.plan(sweep.Args(run_dir=str(folder), **flags), passed)
+
+
+def run_sweep(folder, *words):
+    command = [sys.executable, ROOT / "benchmark/sweep.py", "--run-dir", folder, *words]
+    return subprocess.Popen(
+        list(map(str, command)),
+        env=stress_resume.ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process, code=0):
+    """Its output, once it has ended with this exit code."""
+    out, error = process.communicate(timeout=400)
+    assert process.returncode == code and "Traceback" not in error, out + error[-3000:]
+    return out + error
+
+
+def save_checkpoint(folder, step, name="run"):
+    (folder / name).mkdir(parents=True)
+    torch.save({"step": step, "buffer": torch.zeros(100)}, folder / name / "checkpoint.pt")
+    return folder / name
+
+
+# ---------------------------------------- What is to be run
+@pytest.mark.parametrize("preset", sweep.PRESETS)
+def test_a_preset_makes_commands_that_the_scripts_understand(preset, tmp_path):
+    runs = plan(tmp_path, preset=preset)
+    data = sweep.PRESETS[preset]
+    assert len(runs) == len(data["algos"]) * len(data["tasks"]) * len(data["seeds"])
+    assert len({run.folder for run in runs}) == len(runs)
+    for run in runs:
+        python, script, *words = sweep.command(run)
+        assert python == sys.executable and script == str(ROOT / f"{run.script}.py")
+        module = {"sac": sweep.sac, "mbpo": sweep.mbpo, "ftfl": ftfl}[run.script]
+        flags = dataclasses.asdict(module.parse_args(words))
+        assert flags | {"run_dir": run.flags["run_dir"]} == run.flags
+        assert flags["run_dir"] == str(run.folder)
+
+
+def test_the_papers_runs(tmp_path):
+    runs = {run.name: run for run in plan(tmp_path, preset="paper")}
+    assert len(runs) == 13 * 4 * 6
+    run = runs["tuned/dm_control-humanoid-stand-v0/seed6"]
+    assert (run.script, run.flags["model_hidden_dim"], run.flags["total_timesteps"]) == ("ftfl", 400, 500_000)
+    assert runs["sac/Ant-v5/seed1"].flags["total_timesteps"] == 300_000
+    defaults = dataclasses.asdict(ftfl.Args(env_id="Ant-v5", seed=2, device="cpu", total_timesteps=300_000))
+    assert runs["ftfl/Ant-v5/seed2"].flags == defaults
+
+
+def test_the_switches_of_the_ablation(tmp_path):
+    runs = plan(tmp_path, algos=("tun", "dnp", "ftfl"), tasks=(TASK,), seeds=(1,))
+    switches = [(run.flags["target_normalization"], run.flags["next_state_prediction"]) for run in runs]
+    assert switches == [(True, "residual"), (False, "direct"), (True, "direct")]
+
+
+def test_flags_after_the_dashes_reach_the_scripts_that_have_them(tmp_path):
+    """They count more than the preset's, and less than what makes an algorithm what it is."""
+    passed = "--utd-ratio 7 --model_train_steps=30 --model-hidden-dim 32 --critic-layer-norm".split()
+    kind = {"preset": "smoke", "algos": ("sac", "tuned"), "tasks": ("Hopper",)}
+    sac, tuned = plan(tmp_path, *passed, **kind)
+    assert sac.flags["utd_ratio"] == tuned.flags["utd_ratio"] == 7
+    assert "--model-train-steps" not in sac.words and sac.words.count("--utd-ratio") == 1
+    assert tuned.flags["model_train_steps"] == 30 and tuned.flags["model_hidden_dim"] == 400
+    assert sac.flags["critic_layer_norm"] and tuned.flags["critic_layer_norm"]
+    assert sac.name == "sac/Hopper-v5/seed1" and sac.flags["total_timesteps"] == 300
+
+
+def test_seeds_side_by_side_and_gpus(tmp_path):
+    kind = {"algos": ("sac",), "tasks": (TASK,), "seeds": (4, 3, 1, 2), "num_seeds": 2, "gpus": 0.5}
+    try:
+        runs = plan(tmp_path, **kind)
+    except SystemExit:
+        pytest.fail("a machine without a GPU may plan for one that has it")
+    assert [run.folder.name for run in runs] == ["seed1-2", "seed3-4"]
+    assert [(run.flags["seed"], run.flags["num_seeds"], run.flags["device"]) for run in runs] == [
+        (1, 2, "cuda"),
+        (3, 2, "cuda"),
+    ]
+
+
+GOOD = {"algos": ("sac",), "tasks": (TASK,), "seeds": (1, 2)}
+
+
+@pytest.mark.parametrize("flags, passed, named", [
+    ({"preset": "big"}, [], "--preset big"),
+    ({}, [], "--algos"),
+    (GOOD | {"tasks": ()}, [], "--tasks"),
+    (GOOD | {"seeds": (1, 1)}, [], "--seeds"),
+    (GOOD | {"algos": ("sac", "ppo")}, [], "--algos ppo"),
+    (GOOD | {"tasks": (TASK, "Nothing-v0")}, [], "--env-id Nothing-v0"),
+    (GOOD | {"algos": ("ftfl",), "tasks": ("Pusher-v5",)}, [], "Pusher-v5"),
+    (GOOD | {"num_seeds": 0}, [], "--num-seeds 0"),
+    (GOOD | {"seeds": (1, 3), "num_seeds": 2}, [], "--num-seeds 2"),
+    (GOOD | {"seeds": (1, 2, 3), "num_seeds": 2}, [], "--num-seeds 2"),
+    (GOOD | {"cpus": 0}, [], "--cpus"),
+    (GOOD | {"gpus": -1}, [], "--gpus"),
+    (GOOD, ["--seed", "3"], "--seed"),
+    (GOOD, ["--run_dir=x"], "--run-dir"),
+    (GOOD, ["3", "--utd-ratio"], "3"),
+    (GOOD, ["--utd-ratio", "0"], "--utd-ratio"),
+])  # fmt: skip
+def test_a_mistake_is_one_line_and_nothing_is_written(flags, passed, named, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        plan(tmp_path / "runs", *passed, **flags)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and len(error.splitlines()) == 1 and named in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_runs_of_other_flags_is_refused(tmp_path, capsys):
+    """But not one whose runs may go on so: longer, on another device, or with more checkpoints."""
+    (run,) = plan(tmp_path, algos=("sac",), tasks=(TASK,), seeds=(1,))
+    folder = run.folder / "there"
+    folder.mkdir(parents=True)
+    (folder / "args.json").write_text(sweep.json.dumps(run.flags | {"script": "sac"}))
+    passed = "--total-timesteps 600000 --checkpoint-interval 7".split()
+    plan(tmp_path, *passed, algos=("sac",), tasks=(TASK,), seeds=(1, 2))
+    for flags, passed, named in [
+        ({"seeds": (1,)}, ["--utd-ratio", "3"], "--utd-ratio is 3, but was 20"),
+        ({"seeds": (1, 2), "num_seeds": 2}, [], "--num-seeds is 2, but was 1"),
+    ]:
+        with pytest.raises(SystemExit):
+            plan(tmp_path, *passed, algos=("sac",), tasks=(TASK,), **flags)
+        assert named in capsys.readouterr().err
+    (folder / "args.json").write_text("")  # killed while it was written
+    plan(tmp_path, "--utd-ratio", "3", algos=("sac",), tasks=(TASK,), seeds=(1,))
+
+
+def test_the_estimate(tmp_path, monkeypatch):
+    """1 update takes 0.1 s, and all else 0.4 s with a model that makes 20 gradient steps, or 0.01 s without."""
+    for script, else_ in {"sac": 0.01, "ftfl": 0.4}.items():
+        monkeypatch.setitem(sweep.RATES, ("walker", script), (1 / (else_ + 0.1), 1 / (else_ + 2)))
+        monkeypatch.setitem(sweep.RATES, ("humanoid", script), (0.5 / (else_ + 0.1), 0.5 / (else_ + 2)))
+    kind = {"algos": ("sac", "ftfl"), "tasks": ("Hopper-v5", "Humanoid-v5"), "seeds": (1, 2)}
+    passed = "--total-timesteps 1100 --learning-starts 100 --utd-ratio 5 --model-train-steps 500".split()
+    found = {run.name: sweep.seconds(run) for run in plan(tmp_path, *passed, **kind)}
+    assert found["sac/Hopper-v5/seed2"] == pytest.approx(1000 * (0.01 + 5 * 0.1))
+    assert found["ftfl/Hopper-v5/seed1"] == pytest.approx(1000 * (0.4 * 2 / 20 + 5 * 0.1))
+    assert found["ftfl/Humanoid-v5/seed1"] == pytest.approx(2 * found["ftfl/Hopper-v5/seed1"])
+    pair = plan(tmp_path, *passed, num_seeds=2, **kind)[0]
+    assert sweep.seconds(pair) == pytest.approx(2 * found["sac/Hopper-v5/seed1"])
+
+
+def test_the_rates_are_those_of_the_readme():
+    text = (ROOT / "benchmark/README.md").read_text()
+    for task, env_id in {"walker": "walker-walk", "humanoid": "humanoid-stand"}.items():
+        row = re.search(rf"\| 1 \| {env_id} \| (.*) \|", text)[1].split(" | ")
+        named = [sweep.RATES[task, script] for script in ("sac", "mbpo", "ftfl")]
+        assert [float(x) for x in row[:6]] == [rate for pair in named for rate in pair]
+
+
+def test_dry_run_prints_what_is_left_and_what_it_costs(tmp_path, capsys):
+    flags = {"algos": ("sac",), "tasks": (TASK,), "seeds": (1, 2, 3), "run_dir": str(tmp_path)}
+    first, second, third = sweep.plan(sweep.Args(**flags))
+    save_checkpoint(first.folder, 500_000)
+    run_dir = save_checkpoint(second.folder, 1000)
+    sweep.main(sweep.Args(**flags, dry_run=True))
+    lines = capsys.readouterr().out.splitlines()
+    commands = [shlex.split(line) for line in lines if not line.startswith("#")]
+    assert commands == [sweep.command(second), sweep.command(third)]
+    assert commands[0][-2:] == ["--resume", str(run_dir)]
+    assert commands[1][-2:] == ["--run-dir", str(third.folder)]
+    assert lines[-3] == "# 2 runs, and 1 that are complete"
+    assert f"{2 * sweep.seconds(first) / 3600:,.1f} core-hours" in lines[-2]
+
+
+# ---------------------------------------- One run
+def test_what_counts_as_complete_and_as_partial(tmp_path):
+    (run,) = plan(tmp_path, "--total-timesteps", "50000", algos=("sac",), tasks=(TASK,), seeds=(1,))
+    assert sweep.progress(run.folder) == (0, None) and not sweep.is_complete(run)
+    (run.folder / "begun").mkdir(parents=True)
+    assert sweep.progress(run.folder) == (0, None)
+    partial = save_checkpoint(run.folder, 49_999, "partial")
+    assert sweep.progress(run.folder) == (49_999, partial) and not sweep.is_complete(run)
+    complete = save_checkpoint(run.folder, 50_000, "complete")
+    assert sweep.progress(run.folder) == (50_000, complete) and sweep.is_complete(run)
+    damaged = run.folder / "damaged/checkpoint.pt"
+    damaged.parent.mkdir()
+    damaged.write_bytes((complete / "checkpoint.pt").read_bytes()[:200])
+    assert sweep.progress(run.folder) == (50_000, complete)
+    shutil.rmtree(complete)
+    shutil.rmtree(partial)
+    assert sweep.progress(run.folder) == (0, damaged.parent), "the script says what is wrong with it"
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A run whose script is a line of Python. Returns (run, function that sets the line)."""
+    (run,) = plan(tmp_path, algos=("sac",), tasks=(TASK,), seeds=(1,))
+
+    def script(code):
+        monkeypatch.setattr(sweep, "command", lambda run: [sys.executable, "-c", code])
+
+    return run, script
+
+
+@pytest.mark.parametrize("code, attempts", [(0, 1), (1, 3), (2, 1), (143, 3)])
+def test_a_failure_is_retried_twice_and_a_mistake_is_not(code, attempts, fake):
+    run, script = fake
+    script(f"import sys; print('what is wrong'); sys.exit({code})")
+    assert sweep.attempt(run) == code
+    assert sweep.end_of_log(run).count("what is wrong\n") == attempts
+
+
+def test_a_beginning_without_a_checkpoint_is_removed_and_one_with_it_kept(fake):
+    run, script = fake
+    (run.folder / "begun").mkdir(parents=True)
+    script("")
+    sweep.attempt(run)
+    assert sorted(path.name for path in run.folder.iterdir()) == ["lock", "log.txt"]
+    save_checkpoint(run.folder, 10, "partial")
+    (run.folder / "second-seed").mkdir()
+    sweep.attempt(run)
+    assert (run.folder / "partial").exists() and (run.folder / "second-seed").exists()
+
+
+def test_a_run_completed_by_another_attempt_is_not_run_again(fake):
+    run, script = fake
+    script("print('again')")
+    save_checkpoint(run.folder, 500_000)
+    assert sweep.attempt(run) == 0 and sweep.end_of_log(run) == ""
+
+
+# A worker of Ray's, as far as a run can see: it waits for its script in the main thread
+WORKER = """import pickle, sys
+sys.path.insert(0, "benchmark")
+import sweep
+run, code = pickle.load(sys.stdin.buffer)
+sweep.command = lambda run: [sys.executable, "-c", code]
+sys.exit(sweep.attempt(run))"""
+
+
+def start_worker(run, code):
+    worker = subprocess.Popen([sys.executable, "-c", WORKER], stdin=subprocess.PIPE, cwd=ROOT)
+    worker.stdin.write(sweep_pickle(run, code))
+    worker.stdin.close()
+    return worker
+
+
+def sweep_pickle(*values):
+    import pickle
+
+    return pickle.dumps(values)
+
+
+def wait_for(condition, seconds=120):
+    until = time.time() + seconds
+    while not condition():
+        assert time.time() < until, "it took too long"
+        time.sleep(0.05)
+
+
+# Writes its name, then works on until it is told to stop, and needs a second for its checkpoint
+SLOW = """import os, signal, sys, time
+def stop(*_):
+    time.sleep(1); print("ends", flush=True); sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+print("begins", flush=True)
+time.sleep(60)"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_a_script_ends_with_its_worker_and_no_other_attempt_begins_before(fake):
+    run, script = fake
+    worker = start_worker(run, SLOW)
+    wait_for(lambda: "begins" in sweep.end_of_log(run))
+    assert sweep.is_running(run)
+    worker.kill()
+    worker.wait()
+    assert sweep.is_running(run), "the script is still at its checkpoint"
+    script("print('another')")
+    assert sweep.attempt(run) == 0
+    words = [line for line in sweep.end_of_log(run).splitlines() if line in ("begins", "ends", "another")]
+    assert words == ["begins", "ends", "another"]
+    assert not sweep.is_running(run)
+
+
+def test_an_interrupt_from_ray_ends_the_script_in_order(fake):
+    run, _ = fake
+    worker = start_worker(run, SLOW)
+    wait_for(lambda: "begins" in sweep.end_of_log(run))
+    worker.send_signal(signal.SIGINT)
+    assert worker.wait(30) != 0
+    assert "ends" in sweep.end_of_log(run) and not sweep.is_running(run)
+
+
+def test_the_share_done_is_that_of_the_last_progress_bar(fake):
+    run, _ = fake
+    assert sweep.share_done(run) == 0
+    run.folder.mkdir(parents=True)
+    (run.folder / "log.txt").write_text(
+        "sac:  1%| | 10/1000 [00:01<00:02]\rsac: 25%|# | 250/1000 [00:02<00:06, 1s/step]"
+    )
+    assert sweep.share_done(run) == 0.25
+
+
+def test_without_ray_one_line_says_so(tmp_path):
+    if importlib.util.find_spec("ray"):
+        pytest.skip("Ray is installed")
+    error = finish(run_sweep(tmp_path / "runs", "--preset", "smoke"), code=2)
+    assert "requirements-sweep.txt" in error and len(error.splitlines()) == 1
+
+
+# ---------------------------------------- Whole sweeps, on Ray
+@pytest.fixture
+def cluster():
+    """Two nodes of one core each, on this machine."""
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
+    nodes.second = nodes.add_node(num_cpus=1, object_store_memory=100_000_000)
+    yield nodes
+    nodes.shutdown()
+
+
+def assert_whole(runs):
+    """Every run is complete, in one run directory, and each number is logged once per interval."""
+    for run in runs:
+        flags = run.flags
+        assert sweep.is_complete(run) and not sweep.is_running(run)
+        (run_dir,) = run.folder.glob("*/")
+        logged = stress_resume.scalars(run_dir)  # it looks for repeated steps
+        first, total, interval = (flags[x] for x in ("learning_starts", "total_timesteps", "log_interval"))
+        steps = [step for step in range(first, total + 1) if step % interval == 0]
+        assert [step for step, _ in logged["losses/qf_loss"]] == steps
+        evaluated = [step for step in range(1, total + 1) if step % flags["eval_interval"] == 0]
+        assert [step for step, _ in logged["eval/episodic_return"]] == evaluated
+
+
+def commands(run):
+    """Those that were started, by the log."""
+    lines = (run.folder / "log.txt").read_text().splitlines()
+    return [line[2:] for line in lines if line.startswith("$ ")]
+
+
+LONG = "--total-timesteps 1500 --log-interval 1 --eval-interval 500 --learning-starts 100".split()
+TWO = "--preset smoke --algos sac ftfl --tasks".split() + [TASK]
+
+
+@NEEDS_RAY
+def test_two_nodes_run_the_smoke_preset_by_the_commands_of_dry_run(cluster, tmp_path):
+    runs = plan(tmp_path, preset="smoke")
+    printed = finish(run_sweep(tmp_path, "--preset", "smoke", "--dry-run")).splitlines()
+    assert not list(tmp_path.iterdir())
+    finish(run_sweep(tmp_path, "--preset", "smoke", "--address", cluster.address))
+    assert_whole(runs)
+    started = [command for run in runs for command in commands(run)]
+    assert sorted(started) == sorted(line for line in printed if not line.startswith("#"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    finish(run_sweep(tmp_path, "--preset", "smoke", "--address", cluster.address))
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@NEEDS_RAY
+def test_the_runs_of_a_killed_node_go_on_elsewhere(cluster, tmp_path):
+    runs = plan(tmp_path, *LONG, preset="smoke", algos=("sac", "ftfl"), tasks=(TASK,))
+    process = run_sweep(tmp_path, *TWO, "--address", cluster.address, "--", *LONG)
+    wait_for(lambda: all(sweep.progress(run.folder)[0] > 100 for run in runs))
+    cluster.remove_node(cluster.second, allow_graceful=False)
+    finish(process)
+    assert_whole(runs)
+    counts = sorted(len(commands(run)) for run in runs)
+    assert counts == [1, 2], "one run was on the node, the other one not"
+    (moved,) = (run for run in runs if len(commands(run)) == 2)
+    assert "--resume" in commands(moved)[1]
+
+
+@NEEDS_RAY
+def test_a_sweep_that_is_told_to_stop_and_one_that_is_killed_go_on(tmp_path):
+    runs = plan(tmp_path, *LONG, preset="smoke", algos=("sac", "ftfl"), tasks=(TASK,))
+
+    def start(above):
+        process = run_sweep(tmp_path, *TWO, "--cpus", "0.5", "--", *LONG)
+        wait_for(lambda: all(sweep.progress(run.folder)[0] > above for run in runs))
+        return process
+
+    process = start(100)
+    process.send_signal(signal.SIGTERM)
+    out = finish(process, code=143)
+    assert "waiting for the checkpoints" in out and not any(map(sweep.is_running, runs))
+    stopped = [int(re.findall(r"after step (\d+)", sweep.end_of_log(run))[-1]) for run in runs]
+    assert stopped == [sweep.progress(run.folder)[0] for run in runs]
+    process = start(max(stopped) + 200)
+    process.kill()
+    process.communicate()
+    finish(run_sweep(tmp_path, *TWO, "--cpus", "0.5", "--", *LONG))
+    assert_whole(runs)
+    assert [len(commands(run)) for run in runs] == [3, 3]
+
+
+@NEEDS_RAY
+def test_a_failing_run_does_not_stop_the_others_and_the_exit_code_says_so(tmp_path):
+    """The model's learning rate breaks MBPO, and a damaged checkpoint one of SAC's runs."""
+    kind = {"preset": "smoke", "algos": ("sac", "mbpo"), "tasks": (TASK,), "seeds": (1, 2)}
+    *sac, mbpo, _ = runs = plan(tmp_path, "--model-lr", "1e20", **kind)
+    save_checkpoint(sac[1].folder, 10)
+    (sac[1].folder / "run/checkpoint.pt").write_bytes(b"damaged")
+    words = f"--preset smoke --algos sac mbpo --tasks {TASK} --seeds 1 2 -- --model-lr 1e20".split()
+    out = finish(run_sweep(tmp_path, *words), code=1)
+    assert_whole(sac[:1])
+    assert [len(commands(run)) for run in runs] == [1, 1, 3, 3]
+    assert (
+        "sac/InvertedPendulum-v5/seed2 failed (exit code 2)" in out
+        and "no checkpoint.pt to go on from" in out
+    )
+    assert f"{mbpo.name} failed (exit code 1)" in out and "NaN or infinity" in out
+
+
+@NEEDS_RAY
+@pytest.mark.parametrize("words, named", [
+    (["--address", "127.0.0.1:1"], "--address 127.0.0.1:1"),
+    (["--gpus", "9"], "--gpus 9"),
+    (["--cpus", "9999"], "--cpus 9999"),
+])  # fmt: skip
+def test_a_machine_that_is_not_there_is_one_line(words, named, tmp_path):
+    out = finish(run_sweep(tmp_path / "runs", "--preset", "smoke", *words), code=2)
+    assert named in out and len(out.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
