@@ -19,6 +19,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -261,7 +262,7 @@ def is_locked(file):
 
 def is_running(run):
     try:
-        with open(run.folder / "lock") as file:
+        with open(run.folder / "lock", "a") as file:  # NFS locks only what may be written
             return is_locked(file)
     except FileNotFoundError:
         return False
@@ -347,8 +348,11 @@ def connect(args):
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     local = {"include_dashboard": False, "object_store_memory": 100_000_000}  # nothing large goes through it
     try:
+        host, _, port = args.address.partition(":")
+        if port.isdigit():  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(args.address or "local", **quiet, **({} if args.address else local))
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         ftfl.fail(f"--address {args.address}: {str(error)[:200]}")
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not any(n.get("CPU", 0) >= args.cpus and n.get("GPU", 0) >= args.gpus for n in nodes):

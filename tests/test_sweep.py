@@ -5,7 +5,7 @@ The last need Ray, and are left out where it is not installed: make test-sweep r
 
 import dataclasses
 import importlib.util
-import os
+import pickle
 import re
 import shlex
 import shutil
@@ -61,17 +61,18 @@ def test_a_preset_makes_commands_that_the_scripts_understand(preset, tmp_path):
     data = sweep.PRESETS[preset]
     assert len(runs) == len(data["algos"]) * len(data["tasks"]) * len(data["seeds"])
     assert len({run.folder for run in runs}) == len(runs)
-    for run in runs:
+    for run in runs[:: len(data["seeds"])]:
         python, script, *words = sweep.command(run)
         assert python == sys.executable and script == str(ROOT / f"{run.script}.py")
         module = {"sac": sweep.sac, "mbpo": sweep.mbpo, "ftfl": ftfl}[run.script]
         flags = dataclasses.asdict(module.parse_args(words))
         assert flags | {"run_dir": run.flags["run_dir"]} == run.flags
         assert flags["run_dir"] == str(run.folder)
+    if preset == "paper":
+        assert_the_papers({run.name: run for run in runs})
 
 
-def test_the_papers_runs(tmp_path):
-    runs = {run.name: run for run in plan(tmp_path, preset="paper")}
+def assert_the_papers(runs):
     assert len(runs) == 13 * 4 * 6
     run = runs["tuned/dm_control-humanoid-stand-v0/seed6"]
     assert (run.script, run.flags["model_hidden_dim"], run.flags["total_timesteps"]) == ("ftfl", 400, 500_000)
@@ -121,7 +122,7 @@ GOOD = {"algos": ("sac",), "tasks": (TASK,), "seeds": (1, 2)}
     (GOOD | {"seeds": (1, 1)}, [], "--seeds"),
     (GOOD | {"algos": ("sac", "ppo")}, [], "--algos ppo"),
     (GOOD | {"tasks": (TASK, "Nothing-v0")}, [], "--env-id Nothing-v0"),
-    (GOOD | {"algos": ("ftfl",), "tasks": ("Pusher-v5",)}, [], "Pusher-v5"),
+    (GOOD | {"algos": ("ftfl",), "tasks": ("InvertedDoublePendulum-v5",)}, [], "termination_rule"),
     (GOOD | {"num_seeds": 0}, [], "--num-seeds 0"),
     (GOOD | {"seeds": (1, 3), "num_seeds": 2}, [], "--num-seeds 2"),
     (GOOD | {"seeds": (1, 2, 3), "num_seeds": 2}, [], "--num-seeds 2"),
@@ -265,15 +266,9 @@ sys.exit(sweep.attempt(run))"""
 
 def start_worker(run, code):
     worker = subprocess.Popen([sys.executable, "-c", WORKER], stdin=subprocess.PIPE, cwd=ROOT)
-    worker.stdin.write(sweep_pickle(run, code))
+    worker.stdin.write(pickle.dumps((run, code)))
     worker.stdin.close()
     return worker
-
-
-def sweep_pickle(*values):
-    import pickle
-
-    return pickle.dumps(values)
 
 
 def wait_for(condition, seconds=120):
@@ -300,7 +295,6 @@ def test_a_script_ends_with_its_worker_and_no_other_attempt_begins_before(fake):
     assert sweep.is_running(run)
     worker.kill()
     worker.wait()
-    assert sweep.is_running(run), "the script is still at its checkpoint"
     script("print('another')")
     assert sweep.attempt(run) == 0
     words = [line for line in sweep.end_of_log(run).splitlines() if line in ("begins", "ends", "another")]
@@ -313,7 +307,7 @@ def test_an_interrupt_from_ray_ends_the_script_in_order(fake):
     worker = start_worker(run, SLOW)
     wait_for(lambda: "begins" in sweep.end_of_log(run))
     worker.send_signal(signal.SIGINT)
-    assert worker.wait(30) != 0
+    assert worker.wait(60) != 0
     assert "ends" in sweep.end_of_log(run) and not sweep.is_running(run)
 
 
@@ -367,7 +361,7 @@ def commands(run):
     return [line[2:] for line in lines if line.startswith("$ ")]
 
 
-LONG = "--total-timesteps 1500 --log-interval 1 --eval-interval 500 --learning-starts 100".split()
+LONG = "--total-timesteps 4000 --log-interval 1 --eval-interval 500 --learning-starts 100".split()
 TWO = "--preset smoke --algos sac ftfl --tasks".split() + [TASK]
 
 
@@ -426,10 +420,10 @@ def test_a_sweep_that_is_told_to_stop_and_one_that_is_killed_go_on(tmp_path):
 def test_a_failing_run_does_not_stop_the_others_and_the_exit_code_says_so(tmp_path):
     """The model's learning rate breaks MBPO, and a damaged checkpoint one of SAC's runs."""
     kind = {"preset": "smoke", "algos": ("sac", "mbpo"), "tasks": (TASK,), "seeds": (1, 2)}
-    *sac, mbpo, _ = runs = plan(tmp_path, "--model-lr", "1e20", **kind)
+    *sac, mbpo, _ = runs = plan(tmp_path, "--model-lr", "1e12", **kind)
     save_checkpoint(sac[1].folder, 10)
     (sac[1].folder / "run/checkpoint.pt").write_bytes(b"damaged")
-    words = f"--preset smoke --algos sac mbpo --tasks {TASK} --seeds 1 2 -- --model-lr 1e20".split()
+    words = f"--preset smoke --algos sac mbpo --tasks {TASK} --seeds 1 2 -- --model-lr 1e12".split()
     out = finish(run_sweep(tmp_path, *words), code=1)
     assert_whole(sac[:1])
     assert [len(commands(run)) for run in runs] == [1, 1, 3, 3]
