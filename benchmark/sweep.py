@@ -3,13 +3,14 @@
     python benchmark/sweep.py --preset smoke                      # a minute, on all cores of this machine
     python benchmark/sweep.py --preset paper --dry-run            # every command, and what they all cost
     python benchmark/sweep.py --preset paper --address auto       # on the Ray cluster that this machine is in
-    python benchmark/sweep.py --algos sac ftfl --tasks Hopper-v5 --seeds 1 2 3 --run-dir runs/hopper -- --utd-ratio 4
+    python benchmark/sweep.py --algos sac ftfl --tasks Hopper-v5 --seeds 1 2 3 -- --utd-ratio 4
 
-A run is one command of one script, and has a folder of its own, RUN_DIR/ALGO/TASK/seedK: in it are the script's
-run directory, its output (log.txt) and a lock. What stands after -- goes to the scripts; sac.py gets none of the
-model's flags. Whatever stopped a sweep, start it again by the same command: complete runs are skipped, others go
-on from their checkpoint. A run that fails is tried twice more, and the others go on. The exit code is 1 if a run
-failed, 2 for a mistake in the flags, 128 + n after signal n; on a signal, all runs leave a checkpoint first.
+A run is one command of one script, and has a folder of its own, RUN_DIR/ALGO/TASK/seedK: in it are the
+script's run directory, its output (log.txt) and a lock. What stands after -- goes to the scripts; sac.py gets
+none of the model's flags. Whatever stopped a sweep, start it again by the same command: complete runs are
+skipped, others go on from their checkpoint. A run that fails is tried twice more, and the others go on. The
+exit code is 1 if a run failed, 2 for a mistake in the flags, 128 + n after signal n: all runs then leave a
+checkpoint first.
 """
 
 import fcntl
@@ -53,9 +54,8 @@ PRESETS = {
         "algos": ["sac", "mbpo", "ftfl", "tuned"],
         "tasks": [*DMC, *GYM],
         "seeds": [1, 2, 3, 4, 5, 6],
-        "flags": "",
-        "dmc_flags": "--total-timesteps 500000",
-        "gym_flags": "--total-timesteps 300000",
+        "dmc flags": "--total-timesteps 500000",
+        "gym flags": "--total-timesteps 300000",
     },
     "laptop": {  # a few days of two cores
         "algos": ["sac", "mbpo", "tun", "dnp", "ftfl"],
@@ -63,8 +63,6 @@ PRESETS = {
         "tasks": ["dm_control/quadruped-walk-v0", "InvertedPendulum-v5", "Hopper-v5"],
         "seeds": [1, 2, 3],
         "flags": "--total-timesteps 20000 --utd-ratio 4 --model-train-steps 400",
-        "dmc_flags": "",
-        "gym_flags": "",
     },
     "smoke": {  # seconds per run: does everything work here?
         "algos": ["sac", "mbpo", "ftfl"],
@@ -74,14 +72,12 @@ PRESETS = {
         "--model-hidden-dim 16 --model-batch-size 32 --model-train-steps 20 --model-train-interval 100 "
         "--rollouts-per-step 10 --synthetic-buffer-size 1000 "
         "--eval-interval 150 --eval-episodes 1 --log-interval 10 --checkpoint-interval 50",
-        "dmc_flags": "",
-        "gym_flags": "",
     },
 }
 
-# Environment steps per second of one seed on one core: "Whole runs" in benchmark/README.md, where walker stands
-# for all tasks but the humanoid's. `seconds` says what is made of them
-RATES = {  # (task, script): (with 1 update per step, with 20); the model makes 20 gradient steps per step
+# Environment steps per second of one seed on one core, with 1 and with 20 updates per step, and 20 gradient
+# steps of the model: "Whole runs" in benchmark/README.md. `seconds` makes an estimate of them
+RATES = {  # (what stands for the task, script): rates
     ("walker", "sac"): (83.0, 4.45),
     ("walker", "mbpo"): (1.98, 1.44),
     ("walker", "ftfl"): (2.09, 1.54),
@@ -89,6 +85,7 @@ RATES = {  # (task, script): (with 1 update per step, with 20); the model makes 
     ("humanoid", "mbpo"): (1.76, 1.22),
     ("humanoid", "ftfl"): (1.79, 1.25),
 }
+WIDE = 2.7  # times as long takes a gradient step of a model 400 wide as of one 200 wide
 RETRIES = 2
 OWN = [
     "--env-id",
@@ -153,7 +150,7 @@ def plan(args, passed=()):
     """The Runs of a sweep. A mistake ends the program here, before anything is started."""
     if args.preset and args.preset not in PRESETS:
         ftfl.fail(f"--preset {args.preset}: there are {', '.join(PRESETS)}")
-    preset = PRESETS.get(args.preset, {"flags": "", "dmc_flags": "", "gym_flags": ""})
+    preset = PRESETS.get(args.preset, {})
     algos, tasks, seeds = (getattr(args, x) or preset.get(x, ()) for x in ("algos", "tasks", "seeds"))
     for flag, values in {"--algos": algos, "--tasks": tasks, "--seeds": seeds}.items():
         if not values or len(set(values)) < len(values):
@@ -177,8 +174,9 @@ def plan(args, passed=()):
     for task in tasks:
         for algo in algos:
             script, own = ALGOS[algo]
-            kind = "dmc_flags" if task.startswith("dm_control/") else "gym_flags"
-            flags = split_flags(preset["flags"]) | split_flags(preset[kind]) | passed | split_flags(own)
+            kind = "dmc flags" if task.startswith("dm_control/") else "gym flags"
+            flags = split_flags(preset.get("flags", "")) | split_flags(preset.get(kind, ""))
+            flags |= passed | split_flags(own)
             if script is sac:
                 flags = {name: values for name, values in flags.items() if name not in model_flags}
             flags["--device"] = ["cuda" if args.gpus else "cpu"]
@@ -214,17 +212,19 @@ def refuse_other_flags(run):
 
 
 def seconds(run):
-    """What a run takes alone on one core, at the default sizes of networks and batches, by RATES. Two rates
-    give the time of an update, u, and of all else in a step, e: 1/rate = e + updates u. Of e, the model's part
-    grows with its gradient steps. Not counted: random steps, evaluations, and the larger model of `tuned`."""
-    flags, kind = run.flags, "humanoid" if "umanoid" in run.flags["env_id"] else "walker"
-    slow = [1 / rate for rate in RATES[kind, run.script]]
-    update = (slow[1] - slow[0]) / 19
-    else_ = slow[0] - update
-    if "model_train_steps" in flags:
-        else_ *= flags["model_train_steps"] / flags["model_train_interval"] / 20
+    """What a run takes on one core, estimated from two rates: 1/rate = rest + updates * update. The rest
+    counts as the model's, and grows with its gradient steps. Left out: random steps, evaluations, --compile,
+    GPUs, and other sizes of networks and batches than the defaults and WIDE."""
+    flags = run.flags
+    kind = "humanoid" if "umanoid" in flags["env_id"] else "walker"
+    one, twenty = (1 / rate for rate in RATES[kind, run.script])
+    update = (twenty - one) / 19
+    rest = one - update
+    if run.script != "sac":
+        rest *= flags["model_train_steps"] / flags["model_train_interval"] / 20
+        rest *= WIDE if flags["model_hidden_dim"] == 400 else 1
     steps = flags["total_timesteps"] - flags["learning_starts"]
-    return flags["num_seeds"] * steps * (else_ + flags["utd_ratio"] * update)
+    return flags["num_seeds"] * steps * (rest + flags["utd_ratio"] * update)
 
 
 # ---------------------------------------- One run
@@ -284,15 +284,10 @@ def attempt(run):
             words = command(run)
             print("$", shlex.join(words), file=log, flush=True)
             start = [sys.executable, "-c", START, str(os.getpid()), *words]
-            process = subprocess.Popen(
-                start,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[lock.fileno()],
-                start_new_session=True,  # Ctrl-C is for the sweep, which then stops its runs
-                env=os.environ | {"TQDM_MININTERVAL": "5"},  # a short log
-            )
+            env = os.environ | {"TQDM_MININTERVAL": "5"}  # a short log
+            # In a session of its own: Ctrl-C is for the sweep, which then stops its runs
+            kwargs = {"stdout": log, "stderr": log, "env": env, "start_new_session": True}
+            process = subprocess.Popen(start, stdin=subprocess.DEVNULL, pass_fds=[lock.fileno()], **kwargs)
             try:
                 while (code := process.poll()) is None:
                     time.sleep(0.5)
@@ -321,21 +316,21 @@ def share_done(run):
     return int(bars[-1][0]) / int(bars[-1][1]) if bars else 0
 
 
-def show(runs, done, failed, began, work_before):
-    """A line of the table. Returns the work done, in seconds of `seconds`: time left is that of the work left,
-    as fast as work was done since the sweep began."""
-    left = [run for run in runs if run.name not in done and run.name not in failed]
-    work = sum(seconds(run) for run in runs if run.name in done)
-    work += sum(seconds(run) * share_done(run) for run in left)
-    remaining, elapsed = "unknown", time.time() - began
-    if work > work_before >= 0:
-        total = sum(seconds(run) for run in runs if run.name not in failed)
-        remaining = timedelta(seconds=round((total - work) * elapsed / (work - work_before)))
-    running = sum(map(is_running, left))
-    numbers = (running, len(left) - running, len(done), len(failed))
-    passed = str(timedelta(seconds=round(elapsed)))
-    print(f"{passed:>16}", *(f"{x:8}" for x in numbers), f"{remaining!s:>18}", flush=True)
-    return work
+def work_done(runs, done):
+    """In seconds of `seconds`."""
+    return sum(seconds(run) * (1 if run.name in done else share_done(run)) for run in runs)
+
+
+def show(runs, done, failed, elapsed, before):
+    """A line of the table. Time left: of the work left, as fast as work was done since the sweep began."""
+    runs = [run for run in runs if run.name not in failed]
+    running = sum(is_running(run) for run in runs if run.name not in done)
+    work, left = work_done(runs, done), "unknown"
+    if work > before:
+        left = timedelta(seconds=round((sum(map(seconds, runs)) - work) * elapsed / (work - before)))
+    numbers = (running, len(runs) - len(done) - running, len(done), len(failed))
+    columns = (timedelta(seconds=round(elapsed)), *numbers, left)
+    print(*(f"{x!s:>9}" for x in columns[:-1]), f"{left!s:>19}", flush=True)
 
 
 def connect(args):
@@ -365,18 +360,13 @@ def connect(args):
 
 def dry_run(runs):
     """Print what a sweep would start now, and what it costs."""
-    complete = [run for run in runs if is_complete(run)]
-    wanted = [run for run in runs if run not in complete]
+    wanted = [run for run in runs if not is_complete(run)]
     for run in wanted:
         print(shlex.join(command(run)))
-    hours = sum(seconds(run) * (1 - share_done(run)) for run in wanted) / 3600
-    print(f"# {len(wanted)} runs, and {len(complete)} that are complete")
-    print(
-        f"# {hours:,.1f} core-hours by the rates in benchmark/sweep.py; on this machine's {os.cpu_count()} cores"
-    )
-    print(
-        f"# {hours / os.cpu_count() / 24:,.1f} days. Counted without --compile, without a GPU, at default sizes"
-    )
+    hours, cores = (sum(map(seconds, wanted)) - work_done(wanted, ())) / 3600, os.cpu_count()
+    print(f"# {len(wanted)} runs, and {len(runs) - len(wanted)} that are complete")
+    print(f"# {hours:,.1f} core-hours by the rates in benchmark/sweep.py")
+    print(f"# {hours / cores / 24:,.1f} days on the {cores} cores of this machine")
 
 
 def main(args, passed=()):
@@ -384,16 +374,14 @@ def main(args, passed=()):
     if args.dry_run:
         return dry_run(runs)
     done, failed, signals = {run.name for run in runs if is_complete(run)}, {}, []
+    before, began, due = work_done(runs, done), time.time(), 0
     ray = connect(args)
     for number in (signal.SIGTERM, signal.SIGINT):  # a second one ends the sweep at once
         signal.signal(number, lambda n, _: os._exit(128 + n) if signals else signals.append(n))
     # A run whose node is lost begins again elsewhere, however often that happens
     task = ray.remote(attempt).options(num_cpus=args.cpus, num_gpus=args.gpus, max_retries=-1)
     refs = {task.remote(run): run for run in runs if run.name not in done}
-    print(
-        f"{'time':>16}", *(f"{x:>8}" for x in ("running", "waiting", "done", "failed")), f"{'time left':>18}"
-    )
-    began, shown, next_line, before = time.time(), None, 0, -1
+    print(*(f"{x:>9}" for x in ("time", "running", "waiting", "done", "failed")), f"{'time left':>19}")
     while refs and not signals:
         finished, _ = ray.wait(list(refs), timeout=1)
         for ref in finished:
@@ -401,19 +389,18 @@ def main(args, passed=()):
             try:
                 code = ray.get(ref)
             except ray.exceptions.RayError as error:
-                code = str(error)
+                code = error
             if code == 0:
                 done.add(run.name)
             else:
+                end = "\n    ".join(end_of_log(run).splitlines()[-10:])
                 failed[run.name] = (
-                    f"{run.name} failed (exit code {code}); the end of {run.folder / 'log.txt'}:"
+                    f"{run.name} failed (exit code {code}). {run.folder}/log.txt ends:\n    {end}"
                 )
-                failed[run.name] += "\n    " + "\n    ".join(end_of_log(run).splitlines()[-10:])
                 print(f"{run.name} failed", flush=True)
-        if time.time() > next_line or shown != (len(done), len(failed)):
-            work = show(runs, done, failed, began, before)
-            before = work if before < 0 else before
-            shown, next_line = (len(done), len(failed)), time.time() + 60
+        if finished or time.time() > due:
+            show(runs, done, failed, time.time() - began, before)
+            due = time.time() + 60
     if signals:
         print(f"stopped by a signal: waiting for the checkpoints of {len(refs)} runs", flush=True)
         for ref in refs:
@@ -423,8 +410,8 @@ def main(args, passed=()):
             time.sleep(0.5)
         ftfl.fail("stopped by a signal; the same command goes on", 128 + signals[0])
     ray.shutdown()
-    for text in failed.values():
-        print(text, file=sys.stderr)
+    print(f"{len(done)} runs complete, {len(failed)} failed")
+    print(*failed.values(), sep="\n", end="", file=sys.stderr)
     sys.exit(1 if failed else 0)
 
 

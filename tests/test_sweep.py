@@ -161,7 +161,7 @@ def test_a_folder_with_runs_of_other_flags_is_refused(tmp_path, capsys):
 
 
 def test_the_estimate(tmp_path, monkeypatch):
-    """1 update takes 0.1 s, and all else 0.4 s with a model that makes 20 gradient steps, or 0.01 s without."""
+    """An update takes 0.1 s, the rest of a step 0.01 s, or 0.4 s with 20 gradient steps of the model."""
     for script, else_ in {"sac": 0.01, "ftfl": 0.4}.items():
         monkeypatch.setitem(sweep.RATES, ("walker", script), (1 / (else_ + 0.1), 1 / (else_ + 2)))
         monkeypatch.setitem(sweep.RATES, ("humanoid", script), (0.5 / (else_ + 0.1), 0.5 / (else_ + 2)))
@@ -171,6 +171,8 @@ def test_the_estimate(tmp_path, monkeypatch):
     assert found["sac/Hopper-v5/seed2"] == pytest.approx(1000 * (0.01 + 5 * 0.1))
     assert found["ftfl/Hopper-v5/seed1"] == pytest.approx(1000 * (0.4 * 2 / 20 + 5 * 0.1))
     assert found["ftfl/Humanoid-v5/seed1"] == pytest.approx(2 * found["ftfl/Hopper-v5/seed1"])
+    (tuned,) = plan(tmp_path, *passed, algos=("tuned",), tasks=("Hopper-v5",), seeds=(1,))
+    assert sweep.seconds(tuned) == pytest.approx(1000 * (sweep.WIDE * 0.4 * 2 / 20 + 5 * 0.1))
     pair = plan(tmp_path, *passed, num_seeds=2, **kind)[0]
     assert sweep.seconds(pair) == pytest.approx(2 * found["sac/Hopper-v5/seed1"])
 
@@ -271,6 +273,11 @@ def start_worker(run, code):
     return worker
 
 
+def output(run):
+    """What its scripts printed; their commands stand in the log, too."""
+    return [line for line in sweep.end_of_log(run).splitlines() if line in ("begins", "ends", "another")]
+
+
 def wait_for(condition, seconds=120):
     until = time.time() + seconds
     while not condition():
@@ -291,24 +298,23 @@ time.sleep(60)"""
 def test_a_script_ends_with_its_worker_and_no_other_attempt_begins_before(fake):
     run, script = fake
     worker = start_worker(run, SLOW)
-    wait_for(lambda: "begins" in sweep.end_of_log(run))
+    wait_for(lambda: "begins" in output(run))
     assert sweep.is_running(run)
     worker.kill()
     worker.wait()
     script("print('another')")
     assert sweep.attempt(run) == 0
-    words = [line for line in sweep.end_of_log(run).splitlines() if line in ("begins", "ends", "another")]
-    assert words == ["begins", "ends", "another"]
+    assert output(run) == ["begins", "ends", "another"]
     assert not sweep.is_running(run)
 
 
 def test_an_interrupt_from_ray_ends_the_script_in_order(fake):
     run, _ = fake
     worker = start_worker(run, SLOW)
-    wait_for(lambda: "begins" in sweep.end_of_log(run))
+    wait_for(lambda: "begins" in output(run))
     worker.send_signal(signal.SIGINT)
     assert worker.wait(60) != 0
-    assert "ends" in sweep.end_of_log(run) and not sweep.is_running(run)
+    assert output(run) == ["begins", "ends"] and not sweep.is_running(run)
 
 
 def test_the_share_done_is_that_of_the_last_progress_bar(fake):
