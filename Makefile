@@ -1,18 +1,23 @@
 # make demo        installs into .venv, fits the models of MBPO and FTFL, trains SAC, MBPO and FTFL: 6 minutes
 # make forensics   installs into .venv, fits the model of all four switch settings to the same data: 10 minutes
+# make figures     installs into .venv, draws the published figures and tables anew from benchmark/results
 # make coursework  installs into .venv, makes the homework's folder, solves and checks it: 2 minutes
-# make test        installs into .venv, looks at the style of all Python files, runs all tests
+# make test        installs into .venv, looks at the style of all Python files, runs all tests but those that need Ray
+# make test-sweep  installs Ray, too, into .venv-sweep, and runs the tests of benchmark/sweep.py
 SHELL := /bin/bash
 RIGHT_PYTHON := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c "$(RIGHT_PYTHON)" 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo forensics coursework test
+.PHONY: demo forensics figures coursework test test-sweep
 
 demo: .venv/installed
 	PATH="$(CURDIR)/.venv/bin:$$PATH" bash benchmark/demo.sh
 
 forensics: .venv/installed
 	PATH="$(CURDIR)/.venv/bin:$$PATH" bash benchmark/forensics.sh
+
+figures: .venv/installed
+	.venv/bin/python benchmark/figures.py
 
 coursework: .venv/installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 tests/test_coursework*.py
@@ -22,8 +27,13 @@ test: .venv/installed
 	.venv/bin/ruff check *.py tests benchmark coursework
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2
 
+test-sweep: .venv-sweep/installed
+	OMP_NUM_THREADS=1 .venv-sweep/bin/python -m pytest -q tests/test_sweep.py
+
 .venv/installed: requirements.txt
+.venv-sweep/installed: requirements.txt benchmark/requirements-sweep.txt
+.venv/installed .venv-sweep/installed:
 	@test -n "$(PYTHON)" || { echo "error: this needs Python 3.11 or 3.12; name one with make PYTHON=..." >&2; exit 2; }
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
 	touch $@

@@ -282,7 +282,7 @@ def attempt(run):
                 for path in run.folder.glob("*/"):
                     shutil.rmtree(path)
             words = command(run)
-            print("$", shlex.join(words), file=log, flush=True)
+            print("\n$", shlex.join(words), file=log, flush=True)  # a killed script's last line has no end
             start = [sys.executable, "-c", START, str(os.getpid()), *words]
             env = os.environ | {"TQDM_MININTERVAL": "5"}  # a short log
             # In a session of its own: Ctrl-C is for the sweep, which then stops its runs

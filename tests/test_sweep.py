@@ -367,7 +367,7 @@ def commands(run):
     return [line[2:] for line in lines if line.startswith("$ ")]
 
 
-LONG = "--total-timesteps 4000 --log-interval 1 --eval-interval 500 --learning-starts 100".split()
+LONG = "--total-timesteps 2500 --log-interval 1 --eval-interval 500 --learning-starts 100".split()
 TWO = "--preset smoke --algos sac ftfl --tasks".split() + [TASK]
 
 
