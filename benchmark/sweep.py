@@ -87,16 +87,9 @@ RATES = {  # (what stands for the task, script): rates
 }
 WIDE = 2.7  # times as long takes a gradient step of a model 400 wide as of one 200 wide
 RETRIES = 2
-OWN = [
-    "--env-id",
-    "--seed",
-    "--num-seeds",
-    "--run-dir",
-    "--resume",
-    "--device",
-]  # flags set here, not after --
-MAY_CHANGE = {"total_timesteps", "device", "num_threads", "env_workers", "tf32", "compile", "resume"}
-MAY_CHANGE |= {"eval_interval", "log_interval", "checkpoint_interval", "run_dir"}  # when a run goes on
+OWN = "--env-id --seed --num-seeds --run-dir --resume --device".split()  # set here, not after --
+MAY_CHANGE = "total_timesteps device num_threads env_workers tf32 compile eval_interval log_interval"
+MAY_CHANGE = {*MAY_CHANGE.split(), "checkpoint_interval", "resume", "run_dir"}  # when a run goes on
 
 # Starts a script that is told to stop (SIGTERM) when the process that waits for it is killed. Linux only;
 # elsewhere the script goes on, and keeps its lock, so that the next attempt waits for its end
@@ -163,9 +156,7 @@ def plan(args, passed=()):
     n, seeds, passed = args.num_seeds, sorted(seeds), split_flags(passed)
     groups = [seeds[i : i + n] for i in range(0, len(seeds), n)] if n > 0 else []
     if not groups or any(group != list(range(group[0], group[0] + n)) for group in groups):
-        ftfl.fail(
-            f"--num-seeds {n}: --seeds {seeds} can't be split into groups of {n} that follow each other"
-        )
+        ftfl.fail(f"--num-seeds {n}: --seeds {seeds} are no groups of {n} that follow each other")
     for flag in passed:
         if flag in OWN:
             ftfl.fail(f"{flag} can't stand after --: the sweep sets it")
@@ -274,7 +265,6 @@ def attempt(run):
     with open(run.folder / "lock", "a") as lock, open(run.folder / "log.txt", "a") as log:
         while is_locked(lock):  # by a script whose node was lost, or whose sweep was killed, until it ends
             time.sleep(1)
-        code = None
         for _ in range(1 + RETRIES):
             if is_complete(run):
                 return 0
