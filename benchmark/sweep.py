@@ -364,6 +364,10 @@ def main(args, passed=()):
     if args.dry_run:
         return dry_run(runs)
     done, failed, signals = {run.name for run in runs if is_complete(run)}, {}, []
+    try:
+        Path(args.run_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        ftfl.fail(f"--run-dir {args.run_dir} can't be written to: {error}")
     before, began, due = work_done(runs, done), time.time(), 0
     ray = connect(args)
     for number in (signal.SIGTERM, signal.SIGINT):  # a second one ends the sweep at once
@@ -391,7 +395,7 @@ def main(args, passed=()):
         if finished or time.time() > due:
             show(runs, done, failed, time.time() - began, before)
             due = time.time() + 60
-    if signals:
+    if signals and refs:
         print(f"stopped by a signal: waiting for the checkpoints of {len(refs)} runs", flush=True)
         for ref in refs:
             ray.cancel(ref)

@@ -327,6 +327,11 @@ def test_the_share_done_is_that_of_the_last_progress_bar(fake):
     assert sweep.share_done(run) == 0.25
 
 
+def test_a_folder_that_cannot_be_made_is_one_line():
+    error = finish(run_sweep("/dev/null/runs", "--preset", "smoke"), code=2)
+    assert "--run-dir /dev/null/runs" in error and len(error.splitlines()) == 1
+
+
 def test_without_ray_one_line_says_so(tmp_path):
     if importlib.util.find_spec("ray"):
         pytest.skip("Ray is installed")
@@ -449,4 +454,4 @@ def test_a_failing_run_does_not_stop_the_others_and_the_exit_code_says_so(tmp_pa
 def test_a_machine_that_is_not_there_is_one_line(words, named, tmp_path):
     out = finish(run_sweep(tmp_path / "runs", "--preset", "smoke", *words), code=2)
     assert named in out and len(out.splitlines()) == 1
-    assert not list(tmp_path.iterdir())
+    assert not list((tmp_path / "runs").iterdir())
