@@ -57,7 +57,7 @@ PRESETS = {
         "dmc flags": "--total-timesteps 500000",
         "gym flags": "--total-timesteps 300000",
     },
-    "laptop": {  # a few days of two cores
+    "laptop": {  # hours of two cores
         "algos": ["sac", "mbpo", "tun", "dnp", "ftfl"],
         # Three more DMC tasks are to come, chosen by the taxonomy; then the budget, too
         "tasks": ["dm_control/quadruped-walk-v0", "InvertedPendulum-v5", "Hopper-v5"],
@@ -387,10 +387,8 @@ def main(args, passed=()):
             if code == 0:
                 done.add(run.name)
             else:
-                end = "\n    ".join(end_of_log(run).splitlines()[-10:])
-                failed[run.name] = (
-                    f"{run.name} failed (exit code {code}). {run.folder}/log.txt ends:\n    {end}"
-                )
+                end = "\n    ".join([f"{run.folder}/log.txt ends:", *end_of_log(run).splitlines()[-10:]])
+                failed[run.name] = f"{run.name} failed (exit code {code}). {end}"
                 print(f"{run.name} failed", flush=True)
         if finished or time.time() > due:
             show(runs, done, failed, time.time() - began, before)
@@ -405,7 +403,8 @@ def main(args, passed=()):
         ftfl.fail("stopped by a signal; the same command goes on", 128 + signals[0])
     ray.shutdown()
     print(f"{len(done)} runs complete, {len(failed)} failed")
-    print(*failed.values(), sep="\n", end="", file=sys.stderr)
+    for text in failed.values():
+        print(text, file=sys.stderr)
     sys.exit(1 if failed else 0)
 
 
