@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+
 from checks.common import check, hint
 
 METRIC = "model/next_state_r2"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.stats
+
 from checks.common import check, hint
 
 # Flags that change no number, or only how many there are and where
