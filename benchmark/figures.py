@@ -38,7 +38,7 @@ def read_row(name):
         values = {(seed, step): value for seed, step, value in points}
         found[column] = (
             np.array(steps) - critics.START,
-            np.array([[values[s, t] for t in steps] for s in seeds]),
+            np.array([[values.get((s, t), np.nan) for t in steps] for s in seeds]),
         )
     return found
 
