@@ -32,8 +32,10 @@ EXERCISES = {
     "5a": "ftfl.py:Ensemble.targets",
     "5b": "ftfl.py:Ensemble.to_transition",
     "5c": "ftfl.py:Ensemble.fit_normalizers",
+    "6a": "ftfl.py:Ensemble.raw_targets",
 }
-COPIES = (HERE / "check.py", HERE / "HANDOUT.md", ROOT / "plots.py", ROOT / "requirements.txt")
+COPIES = (HERE / "check.py", ROOT / "plots.py", ROOT / "requirements.txt")
+FOLLOW = "<!-- exercises 6 to 8 follow -->\n"
 STUDY = [  # model_study.py in a folder without mbpo.py, whose model is ftfl.py's without its switches
     ("sys.path.insert(0, str(Path(__file__).parent.parent))\n", ""),
     ("import mbpo\n", ""),
@@ -93,6 +95,8 @@ def make(out, student=None, solved=False):
         (out / name).write_text(text if solved else blank(text, functions))
     study = (ROOT / "benchmark" / "model_study.py").read_text()
     (out / "model_study.py").write_text(replace_once(study, STUDY))
+    handout = [(HERE / name).read_text() for name in ("HANDOUT.md", "HANDOUT_6_8.md")]
+    (out / "HANDOUT.md").write_text(replace_once(handout[0], [(FOLLOW, handout[1])]))
     for file in COPIES:
         shutil.copy(file, out)
     for folder in (HERE / "checks", HERE / "data"):
