@@ -80,6 +80,8 @@ def evidence_is_right():
     key = json.loads((LOGS / "key.json").read_text())
     for letter, answer in read_answers().items():
         bug, evidence = str(answer.get("bug")), answer.get("evidence") or []
+        if answer_hash(key["salt"], letter, bug) != key["letters"][letter]["bug"]:
+            hint(f"{letter}: first find the right bug (7b); evidence is evidence of something")
         hashes = [answer_hash(key["salt"], letter, bug, str(tag)) for tag in evidence]
         if not set(hashes) & set(key["letters"][letter]["evidence"]):
             found = gaps(read_log(LOGS / f"{letter}.csv"), read_log(LOGS / "correct.csv"))
