@@ -56,6 +56,7 @@ ROWS = {
     "ftfl-length5": row("ftfl", "--rollout-schedule 5:5:0:1"),
     "ftfl-noforce": row("ftfl"),
     "mbpo-noforce": row("mbpo"),
+    "tun-noforce": row("ftfl", TUN),
     "mbpo-norm": row("mbpo", NORM),
     "tun": row("ftfl", TUN),
     "dnp": row("ftfl", DNP),

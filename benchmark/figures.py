@@ -66,6 +66,7 @@ def critics_table():
     """A line per row: the spread over seeds at the end."""
     columns = {
         "q": "Q",
+        "qf_loss": "critics' loss",
         "alpha": "temperature",
         "action_size": "mean \\|a\\|",
         "out_of_range": "out of range",

@@ -25,6 +25,7 @@ taxonomy` draws the file. The model is half as wide as the scripts', so that 50 
 
 import csv
 import multiprocessing
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class Args:
 
 def suite_tasks():
     """The ids of DMC's suite that the scripts take: all but lqr."""
+    os.environ.setdefault("MUJOCO_GL", "disable")  # before the import, as in make_env
     from dm_control import suite
 
     return [f"dm_control/{domain}-{task}-v0" for domain, task in suite.ALL_TASKS if domain != "lqr"]
