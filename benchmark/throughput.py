@@ -2,6 +2,7 @@
 
     python benchmark/throughput.py                                   # ours and the floor
     python benchmark/throughput.py --peers .venv-peers/bin/python --mbrl .venv-mbrl/bin/python
+    python benchmark/throughput.py --before ../at-an-older-commit    # and ours as they were there
     python benchmark/throughput.py --gpu cuda                        # six seeds of ftfl.py side by side
 
 Every implementation runs in a process of its own, pinned to one core or to two, and waits while another one
@@ -394,7 +395,7 @@ def fail(message):
     sys.exit(2)
 
 
-def check_args(peers, mbrl, rounds, threads, gpu, out):
+def check_args(peers, mbrl, before, rounds, threads, gpu, out):
     """Stop at the first flag that makes no sense, before the half hour of measuring."""
     if rounds < 1:
         fail(f"--rounds must be at least 1, not {rounds}")
@@ -402,6 +403,10 @@ def check_args(peers, mbrl, rounds, threads, gpu, out):
     if not threads or not all(1 <= count <= cores for count in threads):
         given = " ".join(map(str, threads)) or "none"
         fail(f"--threads are pinned to a core each: between 1 and {cores} here, not {given}")
+    if before and not Path(before, "benchmark/throughput.py").exists():
+        fail(
+            f"--before must be a checkout of this repository: there is no benchmark/throughput.py in {before}"
+        )
     for flag, python, modules in (
         ("--peers", peers, "stable_baselines3, sbx"),
         ("--mbrl", mbrl, "mbrl.models"),
@@ -440,11 +445,13 @@ def environment(threads):
     }
 
 
-def measure(pythons, threads, rounds, names):
+def measure(pythons, threads, rounds, names, before=""):
     """{(shape, task): {worker: [ms, ...]}} at a number of threads. The floors stay apart."""
     workers = {}
     for name in names:
-        command = [*pinned(threads), pythons.get(name, sys.executable), __file__, "--worker", name]
+        file = Path(before, "benchmark/throughput.py") if name.startswith("before") else __file__
+        worker = name.replace("before", "ours")
+        command = [*pinned(threads), pythons.get(name, sys.executable), file, "--worker", worker]
         log = open(Path(tempfile.gettempdir(), f"throughput-{name.replace(' ', '')}.log"), "w")
         workers[name] = subprocess.Popen(
             command, env=environment(threads), stdin=-1, stdout=-1, stderr=log, text=True
@@ -483,6 +490,7 @@ def floor_of(times):
 def main(
     peers: str = "",
     mbrl: str = "",
+    before: str = "",
     rounds: int = 15,
     threads: tuple[int, ...] = (1, 2),
     steps: bool = True,
@@ -494,13 +502,14 @@ def main(
     Args:
         peers: python of a virtual environment with stable-baselines3 and sbx-rl
         mbrl: python of a virtual environment with mbrl
+        before: another checkout of this repository: what its scripts need is measured beside
         rounds: measurements of each
         threads: numbers of threads, each pinned to as many cores
         steps: measure whole environment steps too
         gpu: a device, such as cuda: measure nothing but six seeds of ftfl.py there
         out: the JSON file
     """
-    check_args(peers, mbrl, rounds, threads, gpu, out)
+    check_args(peers, mbrl, before, rounds, threads, gpu, out)
     record = {
         "machine": machine(gpu),
         "date": time.strftime("%Y-%m-%d"),
@@ -525,11 +534,12 @@ def main(
             )
         print(f"{record['machine']}, {record['date']}")
         return
-    names = ["ours", "ours --compile"] + ["SB3", "SBX"] * bool(peers) + ["mbrl"] * bool(mbrl)
+    names = ["ours", "ours --compile"] + ["before", "before --compile"] * bool(before)
+    names += ["SB3", "SBX"] * bool(peers) + ["mbrl"] * bool(mbrl)
     pythons = {"SB3": peers, "SBX": peers, "mbrl": mbrl}
     rows = []
     for count in threads:
-        for (shape, task), times in measure(pythons, count, rounds, [*FLOORS, *names]).items():
+        for (shape, task), times in measure(pythons, count, rounds, [*FLOORS, *names], before).items():
             bare, library = floor_of(times)
             medians = {name: statistics.median(values) for name, values in times.items() if values}
             row = {"threads": count, "shape": shape, "task": task, "floor": library}

@@ -13,6 +13,7 @@ MISTAKES = [
     ("--gpu", "cuda:77"),
     ("--peers", "/nonexistent/python"),
     ("--mbrl", sys.executable),  # mbrl isn't in this virtual environment
+    ("--before", "/nonexistent/checkout"),
     ("--rounds", "0"),
     ("--threads", "0"),
     ("--threads", "100000"),
@@ -39,6 +40,17 @@ def test_each_round_asks_each_worker_once(monkeypatch):
         floor, library = throughput.floor_of(times)
         assert 0 < min(floor) < min(times["ours"]), f"{task}: faster than its multiplications alone"
         assert len(floor) == 2 and library in throughput.FLOORS
+
+
+def test_another_checkout_is_measured_by_its_own_script(monkeypatch, tmp_path):
+    """One whose worker answers 7 whatever is asked."""
+    (tmp_path / "benchmark").mkdir()
+    worker = "import sys\nassert sys.argv[1:] == ['--worker', 'ours --compile']\n"
+    worker += "for line in sys.stdin:\n    print(7, flush=True)\n"
+    (tmp_path / "benchmark/throughput.py").write_text(worker)
+    monkeypatch.setattr(throughput, "SHAPES", {"small": (4, 2)})
+    results = throughput.measure({}, 1, 1, ["MKL", "before --compile"], tmp_path)
+    assert all(times["before --compile"] == [7] and times["MKL"] != [7] for times in results.values())
 
 
 def test_the_floor_is_the_fastest_library_of_each_round():
