@@ -723,7 +723,7 @@ def log(writers, scalars, step):
 def make_run_dirs(args):
     """A new folder per seed with flags and versions in args.json. Returns what `load_checkpoint` does."""
     seeds, task = range(args.seed, args.seed + args.num_seeds), args.env_id.replace("/", "-")
-    names = [f"{task}__{SCRIPT}__{seed}__{int(1000 * time.time())}" for seed in seeds]
+    names = [f"{task}__{SCRIPT}__{seed}__{time.time_ns()}" for seed in seeds]
     versions = {name: version(name) for name in ("torch", "numpy", "gymnasium", "mujoco", "dm_control")}
     git = "git describe --always --dirty --abbrev=40 --exclude=*".split() if shutil.which("git") else ["echo"]
     commit = subprocess.run(git, capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
