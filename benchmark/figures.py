@@ -86,6 +86,19 @@ def critics_table():
     return "\n".join(lines)
 
 
+def forces_table():
+    """Shares of toe forces near 0 and far from it, and of states in which all twelve are away from 0."""
+    with open(RESULTS / "critics/forces.csv", newline="") as file:
+        *bins, whole = csv.DictReader(file)
+    within = [line for line in bins if -2 <= float(line["from"]) and float(line["to"]) <= 2]
+    beyond = [line for line in bins if float(line["from"]) >= 8 or float(line["to"]) <= -8]
+    lines = [f"| toe forces | between -2 and 2 | beyond 8 | {whole['from']}, of a state |", "|---" * 4 + "|"]
+    for column, name in {"real": "real", "ftfl": "imagined, FTFL", "mbpo": "imagined, MBPO"}.items():
+        shares = [sum(float(line[column]) for line in part) for part in (within, beyond, [whole])]
+        lines.append(f"| {name} | " + " | ".join(f"{share:.2%}" for share in shares) + " |")
+    return "\n".join(lines)
+
+
 AWAY = (
     200  # a |Q| that no discounted sum of rewards in [0, 1] can reach, and no entropy at these temperatures
 )
@@ -122,7 +135,7 @@ def draw_critics():
 
 
 # ---------------------------------------- All
-TABLES = {"critics": critics_table}
+TABLES = {"critics": critics_table, "forces": forces_table}
 FIGURES = [draw_critics]
 
 

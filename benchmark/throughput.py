@@ -447,36 +447,36 @@ def environment(threads):
 
 def measure(pythons, threads, rounds, names, before=""):
     """{(shape, task): {worker: [ms, ...]}} at a number of threads. The floors stay apart."""
-    workers = {}
-    for name in names:
-        file = Path(before, "benchmark/throughput.py") if name.startswith("before") else __file__
-        worker = name.replace("before", "ours")
-        command = [*pinned(threads), pythons.get(name, sys.executable), file, "--worker", worker]
-        log = open(Path(tempfile.gettempdir(), f"throughput-{name.replace(' ', '')}.log"), "w")
-        workers[name] = subprocess.Popen(
-            command, env=environment(threads), stdin=-1, stdout=-1, stderr=log, text=True
-        )
     results = {}
-    for shape, (obs_dim, act_dim) in SHAPES.items():
+    for shape, sizes in SHAPES.items():
+        # Workers of its own: what torch.compile has seen in two shapes it compiles for all, and slower
+        workers = {}
+        for name in names:
+            file = Path(before, "benchmark/throughput.py") if name.startswith("before") else __file__
+            command = [*pinned(threads), pythons.get(name, sys.executable), file, "--worker"]
+            command.append(name.replace("before", "ours"))
+            log = open(Path(tempfile.gettempdir(), f"throughput-{name.replace(' ', '')}.log"), "w")
+            workers[name] = subprocess.Popen(
+                command, env=environment(threads), stdin=-1, stdout=-1, stderr=log, text=True
+            )
         for task in TASKS:
-            results[shape, task] = {name: [] for name in workers}
+            times = results[shape, task] = {name: [] for name in workers}
             for _ in range(rounds):
                 for name, worker in workers.items():
-                    print(task, obs_dim, act_dim, file=worker.stdin, flush=True)
+                    print(task, *sizes, file=worker.stdin, flush=True)
                     answer = worker.stdout.readline().strip()
                     assert answer, f"{name} died: see {log.name}"
                     if answer != "none":
-                        results[shape, task][name].append(float(answer))
-            times = results[shape, task]
+                        times[name].append(float(answer))
             medians = {name: statistics.median(ms) for name, ms in times.items() if ms}
             print(
                 f"{threads} thread{'s' * (threads > 1)}, {shape}, {task}: "
                 + ", ".join(f"{n} {t:.2f}" for n, t in medians.items()),
                 flush=True,
             )
-    for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
+        for worker in workers.values():
+            worker.stdin.close()
+            worker.wait()
     return results
 
 
