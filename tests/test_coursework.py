@@ -516,7 +516,10 @@ def test_a_variant_is_solved_by_its_own_solution_and_not_by_the_plain_one(studen
     blanked = (out / "ftfl.py").read_text()
     assert blanked.count("Your variant: ") == 3, "what differs is in the docstrings of the blanked functions"
     variant = json.loads((out / "variant.json").read_text())
-    assert variant == variants.variant_of(f"  {student.upper()} ") and variant.keys() == common.PLAIN.keys()
+    assert variant == variants.variant_of(f"  {student.upper()} ")
+    first, second = variant.pop("bugs")
+    assert first < second and {first, second} <= set(variants.LETTERS)
+    assert variant.keys() == common.PLAIN.keys()
     assert all(variant[key] != common.PLAIN[key] for key in variant)
     monkeypatch.setattr(common, "FOLDER", out)
     load("ftfl", variants.solve(REAL["ftfl"], variant), monkeypatch, out)
@@ -543,8 +546,11 @@ def test_a_variant_is_solved_by_its_own_solution_and_not_by_the_plain_one(studen
 
 def test_variants_differ_between_students():
     names = [f"student {i}" for i in range(100)]
-    found = {json.dumps(variants.variant_of(name)) for name in names}
-    assert len(found) == 18, "2 normalizations, 3 residual targets, 3 pairs of bounds"
+    found = [variants.variant_of(name) for name in names]
+    letters = ["".join(variant.pop("bugs")) for variant in found]
+    assert len({json.dumps(variant) for variant in found}) == 18, "2 normalizations, 3 residuals, 3 bounds"
+    assert len(set(letters)) > 50 and set("".join(letters)) == set(variants.LETTERS), "91 pairs of 14"
+    assert variants.LETTERS == "".join(json.loads((COURSEWORK / "data/bugs/key.json").read_text())["letters"])
     assert {variants.variant_of(name)["normalization"] for name in STUDENTS} == set(variants.NORMALIZATIONS)
 
 

@@ -1,5 +1,5 @@
 """Variants of the homework, one per student: another normalization, residual target and bounds of the
-log-variance.
+log-variance; and two letters of the bug hunt.
 
     python coursework/blank.py OUT --student "Ada Lovelace"     # the student's folder, with variant.json
     python coursework/instructor/variants.py "Ada Lovelace"     # prints what Ada's variant is
@@ -16,6 +16,7 @@ import sys
 NORMALIZATIONS = ("mean absolute deviation", "range")
 RESIDUALS = (0.8, 0.9, 0.95)
 BOUNDS = ((1.0, -8.0), (0.25, -9.0), (0.75, -12.0))  # max_logvar, min_logvar
+LETTERS = "ABCDEFGHIJKLMN"  # of the logs in data/bugs
 
 STATISTICS = """\
             std, mean = torch.std_mean(self.raw_targets(batch), 2, keepdim=True)
@@ -46,11 +47,14 @@ def variant_of(student):
         number, i = divmod(number, len(options))
         choices.append(options[i])
     normalization, residual, (max_logvar, min_logvar) = choices
+    number, first = divmod(number, len(LETTERS))
+    second = (first + 1 + number % (len(LETTERS) - 1)) % len(LETTERS)
     return {
         "normalization": normalization,
         "residual": residual,
         "max_logvar": max_logvar,
         "min_logvar": min_logvar,
+        "bugs": sorted(LETTERS[i] for i in (first, second)),
     }
 
 
