@@ -74,6 +74,10 @@ for domain in ("humanoid-stand", "hopper-stand", "cartpole-swingup"):
 ROWS["ftfl-long"] = row("ftfl", steps=20_000, seeds=1)
 ROWS["ftfl-paper"] = row("ftfl", utd=20, model="")
 ROWS["ftfl-paper-norm"] = row("ftfl", NORM, utd=20, model="")
+# How long does SAC take to learn to walk, once its critics hold?
+EVALUATED = f"{NORM} --eval-interval 5000 --eval-episodes 5"
+for utd, steps in ((1, 200_000), (4, 100_000), (10, 50_000)):
+    ROWS[f"walk-sac-utd{utd}-norm"] = row("sac", EVALUATED, utd=utd, steps=steps, seeds=1)
 
 TAGS = {  # column: tag
     "q": "losses/qf1_values",

@@ -76,12 +76,31 @@ def critics_table():
         "|---" * (4 + len(columns)) + "|",
     ]
     for name in complete_rows():
+        if name.startswith("walk-"):
+            continue
         row = read_row(name)
         q = at_end(row, "q")
         cells = [name, f"{row['q'][0][-1]:,}", len(q), f"{(np.abs(q) > AWAY).sum()} of {len(q)}"]
         for column in columns:
             values = at_end(row, column) if row[column][1].size else np.array([])
             cells.append(span(values) if values.size else "-")
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def walk_table():
+    """A line per run that was to learn to walk: returns of evaluations at its start and over time, Q at its end."""
+    lines = [
+        "| row | steps | seeds | first evaluation | mean of the last three | highest | Q |",
+        "|---" * 7 + "|",
+    ]
+    for name in complete_rows():
+        if not name.startswith("walk-"):
+            continue
+        row = read_row(name)
+        returns, q = row["return"][1], at_end(row, "q")
+        parts = [returns[:, 0], at_end(row, "return", 3), returns.max(1), q]
+        cells = [name, f"{row['q'][0][-1]:,}", len(q), *map(span, parts)]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
@@ -135,7 +154,7 @@ def draw_critics():
 
 
 # ---------------------------------------- All
-TABLES = {"critics": critics_table, "forces": forces_table}
+TABLES = {"critics": critics_table, "forces": forces_table, "walk": walk_table}
 FIGURES = [draw_critics]
 
 
