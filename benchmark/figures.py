@@ -89,7 +89,7 @@ def critics_table():
 
 
 def walk_table():
-    """A line per run that was to learn to walk: returns of evaluations at its start and over time, Q at its end."""
+    """A line per run that was to learn to walk: returns of evaluations over time, Q at its end."""
     lines = [
         "| row | steps | seeds | first evaluation | mean of the last three | highest | Q |",
         "|---" * 7 + "|",
