@@ -76,7 +76,7 @@ ROWS["ftfl-paper"] = row("ftfl", utd=20, model="")
 ROWS["ftfl-paper-norm"] = row("ftfl", NORM, utd=20, model="")
 # How long does SAC take to learn to walk, once its critics hold?
 EVALUATED = f"{NORM} --eval-interval 5000 --eval-episodes 5"
-for utd, steps in ((1, 200_000), (4, 100_000), (10, 50_000)):
+for utd, steps in ((1, 75_000), (4, 100_000), (10, 50_000)):
     ROWS[f"walk-sac-utd{utd}-norm"] = row("sac", EVALUATED, utd=utd, steps=steps, seeds=1)
 
 TAGS = {  # column: tag
