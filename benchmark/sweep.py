@@ -78,12 +78,12 @@ PRESETS = {
 # Environment steps per second of one seed on one core, with 1 and with 20 updates per step, and 20 gradient
 # steps of the model: "Whole runs" in benchmark/README.md. `seconds` makes an estimate of them
 RATES = {  # (what stands for the task, script): rates
-    ("walker", "sac"): (83.0, 4.45),
-    ("walker", "mbpo"): (1.98, 1.44),
-    ("walker", "ftfl"): (2.09, 1.54),
-    ("humanoid", "sac"): (69.6, 3.73),
-    ("humanoid", "mbpo"): (1.76, 1.22),
-    ("humanoid", "ftfl"): (1.79, 1.25),
+    ("walker", "sac"): (187.2, 9.13),
+    ("walker", "mbpo"): (4.39, 3.20),
+    ("walker", "ftfl"): (4.15, 3.09),
+    ("humanoid", "sac"): (157.8, 7.81),
+    ("humanoid", "mbpo"): (3.35, 2.59),
+    ("humanoid", "ftfl"): (3.33, 2.53),
 }
 WIDE = 2.7  # times as long takes a gradient step of a model 400 wide as of one 200 wide
 RETRIES = 2
