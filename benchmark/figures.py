@@ -153,9 +153,27 @@ def draw_critics():
     plots.save(figure, str(RESULTS / "critics"))
 
 
+def draw_long():
+    """Q, the temperature and the share out of range of FTFL, followed for 20,000 steps."""
+    if "ftfl-long" not in complete_rows():
+        return
+    row = read_row("ftfl-long")
+    panels = {
+        "q": "Q of the batch",
+        "alpha": "temperature",
+        "out_of_range": "imagined numbers\nout of the data's range",
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3))
+    for axis, (column, text) in zip(axes, panels.items()):
+        steps, values = row[column]
+        axis.plot(steps, values.T, color=plots.COLORS["FTFL"], lw=1.2)
+        plots.title(axis, text, "steps after the random ones")
+    plots.save(figure, str(RESULTS / "critics_long"))
+
+
 # ---------------------------------------- All
 TABLES = {"critics": critics_table, "forces": forces_table, "walk": walk_table}
-FIGURES = [draw_critics]
+FIGURES = [draw_critics, draw_long]
 
 
 def with_tables(text):
