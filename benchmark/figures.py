@@ -166,8 +166,8 @@ def draw_long():
     figure, axes = plt.subplots(1, 3, figsize=(10, 3))
     for axis, (column, text) in zip(axes, panels.items()):
         steps, values = row[column]
-        axis.plot(steps, values.T, color=plots.COLORS["FTFL"], lw=1.2)
-        plots.title(axis, text, "steps after the random ones")
+        axis.plot(steps / 1000, values.T, color=plots.COLORS["FTFL"], lw=1.2)
+        plots.title(axis, text, "thousand steps after random")
     plots.save(figure, str(RESULTS / "critics_long"))
 
 
