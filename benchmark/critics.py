@@ -1,6 +1,6 @@
 """When do the critics run away? The short runs behind REPRODUCTION.md's page on it.
 
-    python benchmark/critics.py                             # all rows, one after another: 6 hours on one core
+    python benchmark/critics.py                             # all rows, one after another: many hours
     python benchmark/critics.py --rows ftfl ftfl-norm       # some of them
     python benchmark/critics.py --forces                    # real and imagined toe forces only: two minutes
     python benchmark/critics.py --list                      # the rows, as the commands that they stand for

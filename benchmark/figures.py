@@ -155,8 +155,6 @@ def draw_critics():
 
 def draw_long():
     """Q, the temperature and the share out of range of FTFL, followed for 20,000 steps."""
-    if "ftfl-long" not in complete_rows():
-        return
     row = read_row("ftfl-long")
     panels = {
         "q": "Q of the batch",
