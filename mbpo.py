@@ -87,7 +87,7 @@ class AgentArgs:  # SAC: actor, critics and temperature
     alpha_lr: float = 3e-4  # Adam's learning rate for the temperature
     hidden_dim: int = 256  # width of the two hidden layers of actor and critics
     target_entropy_scale: float = 0.5  # target entropy: minus this times the number of action dimensions
-    critic_layer_norm: bool = False  # layer norm in the critics: Q cannot run away (REPRODUCTION.md)
+    critic_layer_norm: bool = False  # layer norm in the critics, to hold Q (REPRODUCTION.md)
 
 
 @dataclass
