@@ -853,6 +853,7 @@ def export(runs: tuple[str, ...] = ("runs",), out: str = "figures/runs.csv", tag
 # DMC tasks on which the paper says that MBPO fails
 FAILING = ("hopper-hop", "hopper-stand", "quadruped-walk", "quadruped-run")
 FAILING += ("humanoid-stand", "humanoid-walk", "humanoid-run")
+SUITES = {"Gym": "#000000", "dm_control": "#009E73"}  # colours that are not MBPO's or FTFL's
 
 
 def read_taxonomy(path):
@@ -902,7 +903,7 @@ def taxonomy(data: str = "benchmark/results/taxonomy.csv", out: str = "figures/t
     seeds = [len(columns["seed"]) for columns in tasks.values()]
     names = {task: task.removeprefix("dm_control/").rsplit("-v", 1)[0] for task in tasks}
     failing = {task for task, name in names.items() if task.startswith("dm_control/") and name in FAILING}
-    colors = {task: COLORS["FTFL" if task.startswith("dm_control/") else "MBPO"] for task in tasks}
+    colors = {task: SUITES["dm_control" if task.startswith("dm_control/") else "Gym"] for task in tasks}
     figure, (plane, ladder) = plt.subplots(1, 2, figsize=(11, max(5, 0.2 * len(tasks))), width_ratios=(5, 4))
 
     for number_, (task, columns) in enumerate(tasks.items(), 1):
@@ -914,9 +915,9 @@ def taxonomy(data: str = "benchmark/results/taxonomy.csv", out: str = "figures/t
     plane.set(xscale="log", yscale="log", xlabel="scale mismatch: largest std of s' - s / std of r")
     plane.set(ylabel="residual noise: median of var(s' - s) / var(s')")
     for text, marker, color in (
-        ("Gym", "o", COLORS["MBPO"]),
-        ("DeepMind Control Suite", "o", COLORS["FTFL"]),
-        ("of these, those that MBPO fails on in the paper", "s", COLORS["FTFL"]),
+        ("Gym", "o", SUITES["Gym"]),
+        ("DeepMind Control Suite", "o", SUITES["dm_control"]),
+        ("of these, those that MBPO fails on in the paper", "s", SUITES["dm_control"]),
     ):
         plane.plot([], [], marker, color=color, label=text)
 
@@ -928,8 +929,9 @@ def taxonomy(data: str = "benchmark/results/taxonomy.csv", out: str = "figures/t
                 shown = np.clip(r2, low, 1)
                 ladder.plot([shown.min(), shown.max()], [row + shift] * 2, color=COLORS[name], lw=1)
                 marker = "<" if np.nanmedian(r2) < low else "o"
-                label = name if row == 0 else None
-                ladder.plot(np.nanmedian(shown), row + shift, marker, color=COLORS[name], ms=4, label=label)
+                ladder.plot(np.nanmedian(shown), row + shift, marker, color=COLORS[name], ms=4)
+    for name in ("MBPO", "FTFL"):
+        ladder.plot([], [], "o", color=COLORS[name], ms=4, label=f"{name}'s model")
     ladder.set_yticks(
         range(len(tasks)), [f"{names[task]}  {n}" for n, task in enumerate(tasks, 1)], fontsize=8
     )

@@ -17,6 +17,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
 import critics  # noqa: E402
 import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
+import studies  # noqa: E402
+import taxonomy  # noqa: E402
 
 import plots  # noqa: E402
 
@@ -55,6 +57,7 @@ def at_end(row, column, last=4):
 
 def span(values):
     """The smallest and the largest of some seeds' values, or the value of one."""
+    values = np.asarray(values)
     low, high = f"{values.min():,.3g}", f"{values.max():,.3g}"
     low, high = (
         f"{x:,.0f}" if abs(x) >= 1000 else t for x, t in zip((values.min(), values.max()), (low, high))
@@ -169,9 +172,158 @@ def draw_long():
     plots.save(figure, str(RESULTS / "critics_long"))
 
 
+# ---------------------------------------- Taxonomy
+REWARD_R2 = {name: f"{name.lower()}_reward_r2" for name in ("MBPO", "DNP", "TUN", "FTFL")}
+
+
+def read_taxonomy():
+    """{task: {column: values of all seeds}}, with what the columns give together."""
+    tasks = plots.read_taxonomy(RESULTS / "taxonomy.csv")
+    for found in tasks.values():
+        found["reward_gain"] = found["ftfl_reward_r2"] - found["mbpo_reward_r2"]
+        found["direct_gain"] = found["ftfl_next_state_r2"] - found["tun_next_state_r2"]
+    return tasks
+
+
+def taxonomy_table():
+    """The paper's 13 tasks, by falling mismatch: medians over seeds. All tasks are in taxonomy.md."""
+    columns = {"mismatch": "mismatch", "noise_median": "noise", "noise_velocity_median": "of velocities"}
+    columns |= {column: f"reward R2: {name}" for name, column in REWARD_R2.items()}
+    columns |= {f"{name.lower()}_reward_ratio": f"synthetic / real: {name}" for name in ("MBPO", "FTFL")}
+    lines = ["| task | " + " | ".join(columns.values()) + " |", "|---" * (1 + len(columns)) + "|"]
+    for task, found in read_taxonomy().items():
+        if task in taxonomy.PAPER:
+            name = task.removeprefix("dm_control/").rsplit("-v", 1)[0]
+            cells = [span(np.median(found[column])) for column in columns]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def ranks_table():
+    """Rank correlations over tasks, with 95 % bootstrap intervals (over tasks)."""
+    tasks = read_taxonomy()
+    suites = {"all": tasks, "DMC": {task: x for task, x in tasks.items() if task.startswith("dm_control/")}}
+    pairs = [("mismatch", column, f"reward R2 of {name}") for name, column in REWARD_R2.items()]
+    pairs += [("mismatch", "reward_gain", "reward R2: FTFL's minus MBPO's")]
+    pairs += [("noise_median", "direct_gain", "next-state R2: FTFL's minus TUN's")]
+    lines = ["| | with | over all tasks | over DMC's |", "|---" * 4 + "|"]
+    for x, y, text in pairs:
+        cells = []
+        for suite in suites.values():
+            rho, low, high, count = plots.rank_correlation(suite, x, y)
+            cells.append(f"{rho:.2f} [{low:.2f}, {high:.2f}], {count} tasks")
+        lines.append(f"| {x.removesuffix('_median')} | {text} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw_taxonomy():
+    """The figure and the table of all tasks that `plots.py taxonomy` makes."""
+    plots.taxonomy(str(RESULTS / "taxonomy.csv"), str(RESULTS / "taxonomy"))
+
+
+# ---------------------------------------- The model alone
+NAMES = {"mbpo": "MBPO", "tun": "TUN only", "dnp": "DNP only", "ftfl": "FTFL"}
+SHOWN_STEPS = (2_000, 10_000, 20_000, 50_000)
+
+
+def read_fit(name):
+    """{column: (seeds, steps)} of the fits of benchmark/studies.py by that name, `step` too; {} if none is
+    complete."""
+    seeds = []
+    for seed in studies.SEEDS:
+        path = RESULTS / f"studies/{name}__{seed}.csv"
+        if path.exists():
+            with open(path, newline="") as file:
+                lines = list(csv.DictReader(file))
+            seeds.append({column: [float(line[column]) for line in lines] for column in lines[0]})
+    return {column: np.array([seed[column] for seed in seeds]) for column in seeds[0]} if seeds else {}
+
+
+def from_then_on(steps, above):
+    """The first of `steps` from which on `above` is true to the end; inf if it is not so at the end."""
+    wrong = np.flatnonzero(~above)
+    if not len(wrong):
+        return steps[0]
+    return steps[wrong[-1] + 1] if wrong[-1] + 1 < len(steps) else np.inf
+
+
+def studies_table():
+    """A line per fit: R2 of rewards and of next states as the training goes on, over all seeds."""
+    heads = [f"{text} at {step:,}" for text in ("reward R2", "next-state R2") for step in SHOWN_STEPS]
+    lines = ["| fit | seeds | " + " | ".join(heads) + " |", "|---" * (2 + len(heads)) + "|"]
+    for name in studies.FITS:
+        if fit := read_fit(name):
+            at = [fit["step"][0].tolist().index(step) for step in SHOWN_STEPS]
+            cells = [span(fit[column][:, i]) for column in ("reward_r2", "next_state_r2") for i in at]
+            lines.append(f"| {name} | {len(fit['step'])} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def crossing_table():
+    """A line per task: from which gradient step on the direct target is ahead of the residual one, targets
+    normalized; and where each has its smallest error on the holdout."""
+    heads = ["next-state R2", "variance of velocities", "best step, residual", "best step, direct"]
+    lines = ["| task | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+    for task in [*studies.TASKS, "rewarded"]:
+        direct, residual = read_fit(f"{task}-ftfl"), read_fit(f"{task}-tun")
+        if not direct or not residual:
+            continue
+        both, steps = range(min(len(direct["step"]), len(residual["step"]))), direct["step"][0]
+        ahead = {"next_state_r2": np.greater, "velocity_variance": np.less}
+        values = [
+            [from_then_on(steps, better(direct[c][k], residual[c][k])) for k in both]
+            for c, better in ahead.items()
+        ]
+        values += [steps[fit["holdout_mse"].argmin(1)] for fit in (residual, direct)]
+        cells = [", ".join("never" if np.isinf(x) else f"{x:,.0f}" for x in found) for found in values]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw_fits(out, columns, names, rows):
+    """A column of panels per {title: fits' first name}, a row per {number: (title, lowest, highest shown)};
+    all seeds as thin lines, the median thick."""
+    figure, axes = plt.subplots(
+        len(rows), len(columns), figsize=(3 * len(columns), 2.3 * len(rows)), squeeze=False
+    )
+    for axis_column, (title, first) in zip(axes.T, columns.items()):
+        for axis, (number, (text, low, high)) in zip(axis_column, rows.items()):
+            for setting, (label, color) in names.items():
+                fit = read_fit(f"{first}-{setting}")
+                if fit:
+                    values = fit[number] if number in fit else fit["reward_synthetic"] / fit["reward_real"]
+                    steps = fit["step"][0] / 1000
+                    axis.plot(steps, values.T, color=color, lw=0.5, alpha=0.6)
+                    axis.plot(steps, np.median(values, 0), color=color, lw=1.5, label=label)
+            if low is None:
+                axis.set_yscale("log")
+            else:
+                axis.set_ylim(low, high)
+            plots.title(axis, f"{title}\n{text}", "thousand gradient steps")
+    handles, texts = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside lower center", ncols=len(texts) or 1)
+    plots.save(figure, str(RESULTS / out))
+
+
+def draw_studies():
+    """What the model learns of four tasks; and of one whose transitions have seen reward."""
+    names = {setting: (name, plots.COLORS[name]) for setting, name in NAMES.items()}
+    rows = {"reward_r2": ("reward R2", -1, 1), "next_state_r2": ("next-state R2", -1, 1)}
+    more = {"velocity_variance": ("predicted variance of velocities", None, None)}
+    more["variance_loss"] = ("variance part of the loss", -8, 2)
+    if any(read_fit(f"{task}-ftfl") for task in studies.TASKS):
+        draw_fits("studies", {task: task for task in studies.TASKS}, names, rows | more)
+    if read_fit("rewarded-ftfl"):
+        names["ftfl-fixed"] = ("FTFL, fixed variance", plots.COLORS["Tuned FTFL"])
+        rows = {"ratio": ("synthetic / real reward", -1, 2)} | rows
+        draw_fits("rewarded", {"humanoid-stand, SAC's transitions": "rewarded"}, names, rows)
+
+
 # ---------------------------------------- All
 TABLES = {"critics": critics_table, "forces": forces_table, "walk": walk_table}
-FIGURES = [draw_critics, draw_long]
+TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table}
+TABLES |= {"studies": studies_table, "crossing": crossing_table}
+FIGURES = [draw_critics, draw_long, draw_taxonomy, draw_studies]
 
 
 def with_tables(text):

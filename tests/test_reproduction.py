@@ -1,15 +1,18 @@
 """REPRODUCTION.md and benchmark/results/ agree; and benchmark/critics.py runs what it says."""
 
 import re
+from pathlib import Path
 
 import critics
 import figures
 import numpy as np
 import pytest
+import studies
 import torch
 from conftest import ROOT, filled_buffer, make_args, random_batch
 
 import ftfl
+import plots
 import sac
 
 PAGE = (ROOT / "REPRODUCTION.md").read_text()
@@ -97,3 +100,57 @@ def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
 def test_spans_of_seeds_are_written_as_they_are():
     assert figures.span(np.array([1.2345, 1.2345])) == "1.23"
     assert figures.span(np.array([-2310.4, 0.05])) == "-2,310 to 0.05"
+
+
+def made_up_fit(folder, name, seed, next_state_r2, velocity_variance, holdout_mse):
+    """A fit of six logged steps; what is not given is its place in the list of columns."""
+    steps = [1_000, 2_000, 10_000, 20_000, 30_000, 50_000]
+    folder.mkdir(exist_ok=True)
+    with open(folder / f"{name}__{seed}.csv", "w") as file:
+        print("step", *studies.TAGS, sep=",", file=file)
+        for i, step in enumerate(steps):
+            row = {column: place + i + 10 * seed for place, column in enumerate(studies.TAGS)}
+            row |= {"next_state_r2": next_state_r2[i], "velocity_variance": velocity_variance[i]}
+            print(step, *(row | {"holdout_mse": holdout_mse[i]}).values(), sep=",", file=file)
+
+
+def test_direct_is_ahead_from_where_it_stays_ahead(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    assert figures.crossing_table().count("\n") == 1 and figures.studies_table().count("\n") == 1
+    folder, flat = tmp_path / "studies", [0.5] * 6
+    for seed in (1, 2):
+        made_up_fit(folder, "Walker2d-tun", seed, flat, flat, [3, 1, 2, 2, 2, 2])
+    # the first seed is ahead at once, falls behind, and is ahead from 20,000 on; the second never stays ahead
+    made_up_fit(folder, "Walker2d-ftfl", 1, [0.6, 0.4, 0.4, 0.6, 0.7, 0.8], [0.4] * 6, [6, 5, 4, 3, 2, 1])
+    made_up_fit(folder, "Walker2d-ftfl", 2, [0.6, 0.6, 0.6, 0.6, 0.6, 0.4], [0.6] * 6, [6, 5, 4, 3, 1, 2])
+    line = "| Walker2d | 20,000, never | 1,000, never | 2,000, 2,000 | 50,000, 30,000 |"
+    assert figures.crossing_table().splitlines()[2] == line
+    tun, ftfl_line = figures.studies_table().splitlines()[3:1:-1]
+    assert (
+        tun
+        == "| Walker2d-tun | 2 | "
+        + " | ".join([f"{4 + i + 10} to {4 + i + 20}" for i in (1, 2, 3, 5)] + ["0.5"] * 4)
+        + " |"
+    )
+    assert ftfl_line.endswith("| 0.4 to 0.6 | 0.4 to 0.6 | 0.6 | 0.4 to 0.8 |")
+
+
+def test_the_curves_of_the_fits_are_all_seeds_and_their_median(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    found = {}
+    monkeypatch.setattr(plots, "save", lambda figure, out: found.update({Path(out).name: figure}))
+    figures.draw_studies()
+    assert not found
+    for seed, r2 in enumerate((0.1, 0.2, 0.6), 1):
+        made_up_fit(tmp_path / "studies", "Walker2d-ftfl", seed, [r2] * 6, [1] * 6, [1] * 6)
+        made_up_fit(tmp_path / "studies", "rewarded-ftfl", seed, [r2] * 6, [1] * 6, [1] * 6)
+    figures.draw_studies()
+    axes = np.array(found["studies"].axes).reshape(4, 4)
+    panel = axes[1, list(studies.TASKS).index("Walker2d")]
+    assert panel.get_title() == "Walker2d\nnext-state R2" and not axes[1, 0].lines
+    assert [line.get_ydata()[0] for line in panel.lines] == [0.1, 0.2, 0.6, 0.2]
+    assert panel.lines[0].get_xdata().tolist() == [1, 2, 10, 20, 30, 50]
+    ratio = found["rewarded"].axes[0].lines[0].get_ydata()
+    places = list(studies.TAGS)
+    real, synthetic = (places.index(f"reward_{x}") + np.arange(6) + 10 for x in ("real", "synthetic"))
+    np.testing.assert_allclose(ratio, synthetic / real)

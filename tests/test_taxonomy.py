@@ -86,8 +86,11 @@ def test_the_default_tasks_are_the_papers_and_the_suites():
         ftfl.termination_rule(task)
 
 
-def made_up_table(path, tasks=("Hopper-v5", "dm_control/humanoid-stand-v0", "dm_control/fish-swim-v0")):
-    """A table of two seeds per task. Mismatch and noise grow with the task's number; MBPO's R2 falls."""
+def made_up_table(path):
+    """A table of two seeds per task. Mismatch and noise grow with the task's number; MBPO's R2 falls. In the
+    last task no reward was seen."""
+    tasks = ("Hopper-v5", "dm_control/humanoid-stand-v0", "dm_control/fish-swim-v0")
+    tasks += ("dm_control/cartpole-swingup_sparse-v0",)
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, taxonomy.COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -100,6 +103,8 @@ def made_up_table(path, tasks=("Hopper-v5", "dm_control/humanoid-stand-v0", "dm_
                     "mbpo_reward_r2": 0.9 - number,
                     "ftfl_reward_r2": 0.8,
                 }
+                if "sparse" in task:
+                    row |= {"mismatch": np.inf, "mbpo_reward_r2": np.nan, "ftfl_reward_r2": np.nan}
                 writer.writerow(row)
 
 
@@ -116,14 +121,21 @@ def test_the_figures_points_are_the_tables(tmp_path, monkeypatch, capsys):
     colors = [line.get_color() for line in plane.lines if len(line.get_xdata())]
     assert colors[0] == colors[1] != colors[2]
     names = [label.get_text().split() for label in ladder.get_yticklabels()]
-    assert names == [["fish-swim", "1"], ["humanoid-stand", "2"], ["Hopper", "3"]]
+    assert names == [
+        ["cartpole-swingup_sparse", "1"],
+        ["fish-swim", "2"],
+        ["humanoid-stand", "3"],
+        ["Hopper", "4"],
+    ]
     dots = {"MBPO": {}, "FTFL": {}}
     for line in ladder.lines:
         if len(line.get_xdata()) == 1:
             name = "MBPO" if line.get_color() == plots.COLORS["MBPO"] else "FTFL"
             dots[name][round(float(line.get_ydata()[0]))] = (float(line.get_xdata()[0]), line.get_marker())
-    assert dots["MBPO"] == {0: (-1.0, "<"), 1: (pytest.approx(-0.1), "o"), 2: (pytest.approx(0.9), "o")}
-    assert dots["FTFL"] == {row: (pytest.approx(0.8), "o") for row in range(3)}
+    assert dots["MBPO"] == {1: (-1.0, "<"), 2: (pytest.approx(-0.1), "o"), 3: (pytest.approx(0.9), "o")}
+    assert dots["FTFL"] == {row: (pytest.approx(0.8), "o") for row in (1, 2, 3)}
+    texts = [text.get_text() for text in figures[0].legends[0].texts]
+    assert texts[:2] == ["Gym", "DeepMind Control Suite"] and texts[3:] == ["MBPO's model", "FTFL's model"]
     text = (tmp_path / "figure.md").read_text()
     assert "| humanoid-stand * | 15 |" in text and "| Hopper | 1.5 |" in text
     assert "rank correlation of mismatch with mbpo_reward_r2 over 3 tasks: -1.00" in text
