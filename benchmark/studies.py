@@ -45,7 +45,7 @@ SETTINGS = {
     "dnp": "--no-target-normalization",
 }
 SEEDS = (1, 2, 3)
-SHARED = "--collect 10000 --steps 50000 --log-interval 500 --device cpu"
+SHARED = "--collect 10000 --steps 50000 --log-interval 500 --device cpu --compile"
 # A buffer that has seen reward: sac.py's, after 200,000 steps of one update each (about an hour)
 SAC = "--env-id dm_control/humanoid-stand-v0 --utd-ratio 1 --total-timesteps 200000 --eval-interval 20000"
 SAC += " --checkpoint-interval 20000 --device cpu"
