@@ -6,9 +6,10 @@
     python benchmark/critics.py --list                      # the rows, as the commands that they stand for
 
 What is complete is skipped, what is partial goes on. Different rows may run side by side. The numbers go to
-benchmark/results/critics/ROW.csv; `make figures` draws them. Two kinds of rows are no commands, but
+benchmark/results/critics/ROW.csv; `make figures` draws them. Three kinds of rows are no commands, but
 diagnoses: *-cut cuts imagined next states to the range of the real ones, number by number; *-noforce leaves
-the forces and torques (24 of 78 numbers) out of what quadruped observes.
+the forces and torques (24 of 78 numbers) out of what quadruped observes; *-cool starts the temperature at
+0.01 instead of 1.
 """
 
 import csv
@@ -78,6 +79,7 @@ ROWS["ftfl-paper-norm"] = row("ftfl", NORM, utd=20, model="")
 EVALUATED = f"{NORM} --eval-interval 5000 --eval-episodes 5"
 for utd, steps in ((1, 75_000), (4, 100_000), (10, 50_000)):
     ROWS[f"walk-sac-utd{utd}-norm"] = row("sac", EVALUATED, utd=utd, steps=steps, seeds=1)
+ROWS["walk-sac-utd10-norm-cool"] = row("sac", EVALUATED, steps=30_000, seeds=1)
 
 TAGS = {  # column: tag
     "q": "losses/qf1_values",
@@ -141,7 +143,18 @@ def leave_out_forces(script):
     script.make_env = make_env_without
 
 
-DIAGNOSES = {"-cut": cut_to_real_range, "-noforce": leave_out_forces}
+def start_cool(script):
+    """Have the temperature start at about where it settles."""
+
+    class SAC(script.SAC):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.log_alpha.data.fill_(np.log(0.01))
+
+    script.SAC = SAC
+
+
+DIAGNOSES = {"-cut": cut_to_real_range, "-noforce": leave_out_forces, "-cool": start_cool}
 
 
 def run_dirs_of(folder):

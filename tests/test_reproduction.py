@@ -36,7 +36,7 @@ def test_the_rows_are_commands_that_the_scripts_take():
     for name, (script, flags) in critics.ROWS.items():
         args = critics.SCRIPTS[script].parse_args(flags)
         assert args.learning_starts == critics.START < args.total_timesteps
-        assert args.critic_layer_norm == name.endswith("-norm")
+        assert args.critic_layer_norm == ("-norm" in name)
         assert ("length5" in name) == (getattr(args, "rollout_schedule", "1:1:0:1") == "5:5:0:1")
         task = name.removesuffix("-norm").rsplit("-", 1)[0] if args.env_id.count("quadruped") == 0 else ""
         assert task in args.env_id
@@ -72,6 +72,18 @@ def test_forces_are_left_out_and_nothing_else(monkeypatch):
     assert part.observation_space.shape == fewer.shape == (54,) and obs.shape == (78,)
     np.testing.assert_array_equal(fewer, np.concatenate([obs[:44], obs[68:]]))
     assert (np.abs(obs[44:68]) > 0).any()
+
+
+def test_a_cool_start_changes_the_first_temperature_alone(monkeypatch):
+    monkeypatch.setattr(sac, "SAC", sac.SAC)  # put back after the test
+    agents = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        agents.append(sac.SAC(4, 2, make_args(sac, num_seeds=2)).state_dict())
+        critics.start_cool(sac)
+    usual, cool = agents
+    assert cool["log_alpha"].exp().flatten().tolist() == pytest.approx([0.01] * 2)
+    assert [name for name in usual if not torch.equal(usual[name], cool[name])] == ["log_alpha"]
 
 
 def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
