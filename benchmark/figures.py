@@ -94,7 +94,7 @@ def critics_table():
 
 
 def walk_table():
-    """A line per run that was to learn to walk: returns of evaluations (`last`: mean of three), what Q says of
+    """A line per run that was to learn to walk: returns of evaluations (`last`: of three), what Q says of
     their first states and what was obtained from there (mean of the last three), Q of the batch."""
     heads = ["row", "steps", "seeds", "first return", "last returns", "highest", "Q at their start"]
     heads += ["discounted return", "Q of the batch at half time", "at the end"]
