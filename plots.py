@@ -889,6 +889,30 @@ def rank_correlation(tasks, x, y):
     return rho(rows), *result.confidence_interval, len(pairs)
 
 
+def label_points(axis, points):
+    """Write each text of {text: (x, y)} beside its point, where it is far from other texts and points."""
+    axis.figure.draw_without_rendering()  # the layout decides how far apart they are
+    here = {text: axis.transData.transform(xy) * 72 / axis.figure.dpi for text, xy in points.items()}
+    taken = list(here.values())
+    for text, xy in points.items():
+        free = {}
+        for offset in ((0, 9), (0, -9), (11, 0), (-11, 0), (9, 8), (9, -8), (-9, 8), (-9, -8)):
+            away = np.abs(np.array(taken) - here[text] - offset) / (1.3, 1)  # texts are wider than high
+            free[offset] = min(8, away.max(1).min())
+        best = max(free, key=free.get)
+        taken.append(here[text] + best)
+        axis.annotate(
+            text,
+            xy,
+            best,
+            textcoords="offset points",
+            fontsize=8,
+            ha="center",
+            va="center",
+            annotation_clip=False,
+        )
+
+
 def taxonomy(data: str = "benchmark/results/taxonomy.csv", out: str = "figures/taxonomy"):
     """Each task in the plane of the paper's two causes, and the reward R2 of MBPO's and FTFL's model, ordered
     by the first cause; a table as Markdown beside it. Dots are medians over seeds, lines span all seeds.
@@ -906,14 +930,14 @@ def taxonomy(data: str = "benchmark/results/taxonomy.csv", out: str = "figures/t
     colors = {task: SUITES["dm_control" if task.startswith("dm_control/") else "Gym"] for task in tasks}
     figure, (plane, ladder) = plt.subplots(1, 2, figsize=(11, max(5, 0.2 * len(tasks))), width_ratios=(5, 4))
 
-    for number_, (task, columns) in enumerate(tasks.items(), 1):
-        x, y = columns["mismatch"], columns["noise_median"]
-        if not np.isfinite(np.median(x)):
-            continue  # no reward was ever seen: no mismatch can be measured
-        plane.plot(np.median(x), np.median(y), "s" if task in failing else "o", color=colors[task], ms=6)
-        plane.annotate(number_, (np.median(x), np.median(y)), (4, 2), textcoords="offset points", fontsize=8)
     plane.set(xscale="log", yscale="log", xlabel="scale mismatch: largest std of s' - s / std of r")
     plane.set(ylabel="residual noise: median of var(s' - s) / var(s')")
+    points = {}
+    for number_, (task, columns) in enumerate(tasks.items(), 1):
+        x, y = np.median(columns["mismatch"]), np.median(columns["noise_median"])
+        if np.isfinite(x):  # else no reward was ever seen: no mismatch can be measured
+            plane.plot(x, y, "s" if task in failing else "o", color=colors[task], ms=6)
+            points[str(number_)] = x, y
     for text, marker, color in (
         ("Gym", "o", SUITES["Gym"]),
         ("DeepMind Control Suite", "o", SUITES["dm_control"]),
@@ -945,6 +969,7 @@ def taxonomy(data: str = "benchmark/results/taxonomy.csv", out: str = "figures/t
     handles = [*plane.get_legend_handles_labels()[0], *ladder.get_legend_handles_labels()[0]]
     texts = [*plane.get_legend_handles_labels()[1], *ladder.get_legend_handles_labels()[1]]
     figure.legend(handles, texts, loc="outside lower center", ncols=5)
+    label_points(plane, points)
     save(figure, out)
 
     columns = ["mismatch", "reward_share", "noise_median", "noise_above_half", "reward_mean", "reward_zero"]

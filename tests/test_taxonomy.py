@@ -142,6 +142,23 @@ def test_the_figures_points_are_the_tables(tmp_path, monkeypatch, capsys):
     plt.close(figures[0])
 
 
+def test_numbers_of_near_points_do_not_overlap():
+    figure, axis = plt.subplots(figsize=(6, 6))
+    points = {"1": (0.5, 0.5), "2": (0.52, 0.5), "3": (0.54, 0.5), "4": (0.5, 0.45)}
+    for point in points.values():
+        axis.plot(*point, "o", ms=6)
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    plots.label_points(axis, points)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axis.texts]
+    dots = [axis.transData.transform(point) for point in points.values()]
+    assert [text.get_text() for text in axis.texts] == list(points)
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i]), f"{i} is written over another number"
+        assert not any(box.contains(*dot) for dot in dots), f"{i} is written over a point"
+    plt.close(figure)
+
+
 def test_no_table_is_one_line(tmp_path, capsys):
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     for path in (tmp_path / "bad.csv", tmp_path / "none.csv"):
