@@ -144,7 +144,7 @@ def test_the_figures_points_are_the_tables(tmp_path, monkeypatch, capsys):
 
 def test_numbers_of_near_points_do_not_overlap():
     figure, axis = plt.subplots(figsize=(6, 6))
-    points = {"1": (0.5, 0.5), "2": (0.52, 0.5), "3": (0.54, 0.5), "4": (0.5, 0.45)}
+    points = {"15": (0.5, 0.5), "16": (0.52, 0.5), "17": (0.55, 0.5), "18": (0.5, 0.45)}
     for point in points.values():
         axis.plot(*point, "o", ms=6)
     axis.set(xlim=(0, 1), ylim=(0, 1))
