@@ -263,6 +263,22 @@ def studies_table():
     return "\n".join(lines)
 
 
+def follows_table():
+    """A line per fit of humanoid-stand: imagined over real mean reward, early and at the end; the std that an
+    imagined reward has by sampling, over the real mean reward; and both R2 at the end."""
+    heads = [f"imagined / real reward at {step:,}" for step in (SHOWN_STEPS[0], SHOWN_STEPS[-1])]
+    heads += ["noise of a reward / real reward", "reward R2", "next-state R2"]
+    lines = ["| fit | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+    for name in studies.FITS:
+        if (fit := read_fit(name)) and name.startswith(("humanoid-stand", "rewarded")):
+            early, real = fit["step"][0].tolist().index(SHOWN_STEPS[0]), fit["reward_real"][:, -1]
+            ratio = fit["reward_synthetic"] / fit["reward_real"]
+            values = [ratio[:, early], ratio[:, -1], fit["reward_std"][:, -1] / real]
+            values += [fit["reward_r2"][:, -1], fit["next_state_r2"][:, -1]]
+            lines.append(f"| {name} | {' | '.join(map(span, values))} |")
+    return "\n".join(lines)
+
+
 def crossing_table():
     """A line per task: from which gradient step on the direct target is ahead of the residual one, targets
     normalized; and where each has its smallest error on the holdout."""
@@ -326,7 +342,7 @@ def draw_studies():
 # ---------------------------------------- All
 TABLES = {"critics": critics_table, "forces": forces_table, "walk": walk_table}
 TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table}
-TABLES |= {"studies": studies_table, "crossing": crossing_table}
+TABLES |= {"studies": studies_table, "crossing": crossing_table, "follows": follows_table}
 FIGURES = [draw_critics, draw_long, draw_taxonomy, draw_studies]
 
 

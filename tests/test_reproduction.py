@@ -147,6 +147,18 @@ def test_direct_is_ahead_from_where_it_stays_ahead(tmp_path, monkeypatch):
     assert ftfl_line.endswith("| 0.4 to 0.6 | 0.4 to 0.6 | 0.6 | 0.4 to 0.8 |")
 
 
+def test_what_follows_is_about_humanoid_stand_and_its_numbers_are_ratios(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    for name in ("Walker2d-ftfl", "rewarded-ftfl-fixed"):
+        made_up_fit(tmp_path / "studies", name, 1, [0.5] * 6, [1] * 6, [1] * 6)
+    place = {column: 10 + i for i, column in enumerate(studies.TAGS)}  # plus the place of the step
+    real, imagined, std = (place[f"reward_{x}"] for x in ("real", "synthetic", "std"))
+    early, late = (imagined + 1) / (real + 1), (imagined + 5) / (real + 5)
+    numbers = [early, late, (std + 5) / (real + 5), place["reward_r2"] + 5]
+    expected = "| rewarded-ftfl-fixed | " + " | ".join(f"{x:.3g}" for x in numbers) + " | 0.5 |"
+    assert figures.follows_table().splitlines()[2:] == [expected]
+
+
 def test_the_curves_of_the_fits_are_all_seeds_and_their_median(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
     found = {}
