@@ -220,6 +220,23 @@ def ranks_table():
     return "\n".join(lines)
 
 
+def widths_table():
+    """Three tasks at the taxonomy's width and at the scripts': medians over the same seeds."""
+    narrow, wide = read_taxonomy(), plots.read_taxonomy(RESULTS / "taxonomy_width200.csv")
+    heads = [f"{text}: {name}" for text in ("reward R2", "next-state R2") for name in REWARD_R2]
+    lines = ["| task | width | " + " | ".join(heads) + " |", "|---" * (2 + len(heads)) + "|"]
+    for task, at_200 in wide.items():
+        same = np.isin(narrow[task]["seed"], at_200["seed"])
+        at_100 = {column: values[same] for column, values in narrow[task].items()}
+        for width, found in ((100, at_100), (200, at_200)):
+            columns = [
+                f"{name.lower()}_{number}_r2" for number in ("reward", "next_state") for name in REWARD_R2
+            ]
+            cells = [span(np.median(found[column])) for column in columns]
+            lines.append(f"| {task.removeprefix('dm_control/')} | {width} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def draw_taxonomy():
     """The figure and the table of all tasks that `plots.py taxonomy` makes."""
     plots.taxonomy(str(RESULTS / "taxonomy.csv"), str(RESULTS / "taxonomy"))
@@ -341,7 +358,7 @@ def draw_studies():
 
 # ---------------------------------------- All
 TABLES = {"critics": critics_table, "forces": forces_table, "walk": walk_table}
-TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table}
+TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table, "widths": widths_table}
 TABLES |= {"studies": studies_table, "crossing": crossing_table, "follows": follows_table}
 FIGURES = [draw_critics, draw_long, draw_taxonomy, draw_studies]
 
