@@ -867,16 +867,24 @@ def read_taxonomy(path):
             for column, text in line.items():
                 columns.setdefault(column, []).append(float(text))
         tasks = {task: {c: np.array(x) for c, x in columns.items()} for task, columns in tasks.items()}
-        order = sorted(tasks, key=lambda task: -np.median(tasks[task]["mismatch"]))
+        for columns in tasks.values():  # no R2: the reward was nearly constant, and has no scale to compare
+            columns["mismatch"][np.isnan(columns["mbpo_reward_r2"])] = np.nan
+        order = sorted(tasks, key=lambda task: -np.nan_to_num(median(tasks[task]["mismatch"]), nan=np.inf))
         return {task: tasks[task] for task in order}
     except (OSError, KeyError, TypeError, ValueError) as error:
         fail(f"--data {path}: no table of benchmark/taxonomy.py ({type(error).__name__}: {error})")
 
 
+def median(values):
+    """The median over the seeds in which a number could be measured; nan if there is none."""
+    values = values[np.isfinite(values)]
+    return np.median(values) if len(values) else np.nan
+
+
 def rank_correlation(tasks, x, y):
     """Spearman's rank correlation over tasks of two columns' medians over seeds: rho, low, high, tasks, with
-    a 95 % bootstrap interval. A task is left out where either is not finite."""
-    pairs = np.array([[np.median(tasks[task][c]) for c in (x, y)] for task in tasks])
+    a 95 % bootstrap interval. A task is left out where either was measured in no seed."""
+    pairs = np.array([[median(tasks[task][c]) for c in (x, y)] for task in tasks])
     pairs = pairs[np.isfinite(pairs).all(1)]
 
     def rho(i):
@@ -916,6 +924,7 @@ def label_points(axis, points):
 def taxonomy(data: str = "benchmark/results/taxonomy.csv", out: str = "figures/taxonomy"):
     """Each task in the plane of the paper's two causes, and the reward R2 of MBPO's and FTFL's model, ordered
     by the first cause; a table as Markdown beside it. Dots are medians over seeds, lines span all seeds.
+    A task whose reward was nearly constant in every seed is not in the plane.
 
     Example: python plots.py taxonomy --data benchmark/results/taxonomy.csv --out figures/taxonomy
 
@@ -934,8 +943,8 @@ def taxonomy(data: str = "benchmark/results/taxonomy.csv", out: str = "figures/t
     plane.set(ylabel="residual noise: median of var(s' - s) / var(s')")
     points = {}
     for number_, (task, columns) in enumerate(tasks.items(), 1):
-        x, y = np.median(columns["mismatch"]), np.median(columns["noise_median"])
-        if np.isfinite(x):  # else no reward was ever seen: no mismatch can be measured
+        x, y = median(columns["mismatch"]), median(columns["noise_median"])
+        if np.isfinite(x):
             plane.plot(x, y, "s" if task in failing else "o", color=colors[task], ms=6)
             points[str(number_)] = x, y
     for text, marker, color in (
@@ -951,9 +960,9 @@ def taxonomy(data: str = "benchmark/results/taxonomy.csv", out: str = "figures/t
             r2 = columns[f"{setting}_reward_r2"]
             if np.isfinite(r2).any():
                 shown = np.clip(r2, low, 1)
-                ladder.plot([shown.min(), shown.max()], [row + shift] * 2, color=COLORS[name], lw=1)
-                marker = "<" if np.nanmedian(r2) < low else "o"
-                ladder.plot(np.nanmedian(shown), row + shift, marker, color=COLORS[name], ms=4)
+                ladder.plot([np.nanmin(shown), np.nanmax(shown)], [row + shift] * 2, color=COLORS[name], lw=1)
+                marker = "<" if median(r2) < low else "o"
+                ladder.plot(max(low, median(r2)), row + shift, marker, color=COLORS[name], ms=4)
     for name in ("MBPO", "FTFL"):
         ladder.plot([], [], "o", color=COLORS[name], ms=4, label=f"{name}'s model")
     ladder.set_yticks(
@@ -977,7 +986,7 @@ def taxonomy(data: str = "benchmark/results/taxonomy.csv", out: str = "figures/t
     columns += ["mbpo_reward_ratio", "ftfl_reward_ratio"]
     lines = ["| task | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for task, found in tasks.items():
-        cells = [f"{np.median(found[column]):.3g}" for column in columns]
+        cells = [f"{median(found[column]):.3g}" for column in columns]
         lines.append(f"| {names[task]}{' *' * (task in failing)} | {' | '.join(cells)} |")
     for x, y in (("mismatch", "mbpo_reward_r2"), ("mismatch", "ftfl_reward_r2")):
         rho, least, most, count = rank_correlation(tasks, x, y)

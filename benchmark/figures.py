@@ -198,7 +198,7 @@ def taxonomy_table():
     for task, found in read_taxonomy().items():
         if task in taxonomy.PAPER:
             name = task.removeprefix("dm_control/").rsplit("-v", 1)[0]
-            cells = [span(np.median(found[column])) for column in columns]
+            cells = [span(plots.median(found[column])) for column in columns]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -232,7 +232,7 @@ def widths_table():
             columns = [
                 f"{name.lower()}_{number}_r2" for number in ("reward", "next_state") for name in REWARD_R2
             ]
-            cells = [span(np.median(found[column])) for column in columns]
+            cells = [span(plots.median(found[column])) for column in columns]
             lines.append(f"| {task.removeprefix('dm_control/')} | {width} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -142,6 +142,25 @@ def test_the_figures_points_are_the_tables(tmp_path, monkeypatch, capsys):
     plt.close(figures[0])
 
 
+def test_a_seed_without_rewards_does_not_lose_its_task(tmp_path):
+    made_up_table(tmp_path / "t.csv")
+    lines = taxonomy.read(tmp_path / "t.csv")
+    line = next(line for line in lines if "fish" in line["env_id"] and line["seed"] == "2")
+    line |= {"mismatch": "1e9", "mbpo_reward_r2": "nan", "ftfl_reward_r2": "nan"}
+    with open(tmp_path / "t.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, taxonomy.COLUMNS)
+        writer.writeheader()
+        writer.writerows(lines)
+    tasks = plots.read_taxonomy(tmp_path / "t.csv")
+    fish = tasks["dm_control/fish-swim-v0"]
+    assert plots.median(fish["mismatch"]) == 100 and plots.median(fish["mbpo_reward_r2"]) == pytest.approx(
+        -1.1
+    )
+    assert np.isnan(plots.median(tasks["dm_control/cartpole-swingup_sparse-v0"]["mismatch"]))
+    rho, *_, count = plots.rank_correlation(tasks, "mismatch", "mbpo_reward_r2")
+    assert rho == pytest.approx(-1) and count == 3
+
+
 def test_numbers_of_near_points_do_not_overlap():
     figure, axis = plt.subplots(figsize=(6, 6))
     points = {"15": (0.5, 0.5), "16": (0.52, 0.5), "17": (0.55, 0.5), "18": (0.5, 0.45)}
