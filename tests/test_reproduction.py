@@ -38,7 +38,12 @@ def test_the_rows_are_commands_that_the_scripts_take():
         assert args.learning_starts == critics.START < args.total_timesteps
         assert args.critic_layer_norm == ("-norm" in name)
         assert ("length5" in name) == (getattr(args, "rollout_schedule", "1:1:0:1") == "5:5:0:1")
-        task = name.removesuffix("-norm").rsplit("-", 1)[0] if args.env_id.count("quadruped") == 0 else ""
+        assert ("cuda" in args.device) == name.endswith("-gpu")
+        task = (
+            name.removesuffix("-paper-gpu").removesuffix("-norm").rsplit("-", 1)[0]
+            if args.env_id.count("quadruped") == 0
+            else ""
+        )
         assert task in args.env_id
 
 
