@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
 import critics  # noqa: E402
 import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
+import pilots  # noqa: E402
 import studies  # noqa: E402
 import taxonomy  # noqa: E402
 
@@ -242,6 +243,20 @@ def draw_taxonomy():
     plots.taxonomy(str(RESULTS / "taxonomy.csv"), str(RESULTS / "taxonomy"))
 
 
+def pilots_table():
+    """The pilots of benchmark/pilots.py by falling gap, and what its rule takes of them."""
+    heads = ["task", "gap", "random", "untrained", "after 25,000", "after 30,000", "lift", ""]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    found, tasks = pilots.read(RESULTS / "pilots.csv"), pilots.order(RESULTS / "taxonomy.csv")
+    chosen, _ = pilots.choose([task for _, task in tasks], found)
+    for gap, task in tasks:
+        if task in found:
+            numbers = map(span, [gap, *found[task].values(), pilots.lift(found[task])])
+            name = task.removeprefix("dm_control/").rsplit("-v", 1)[0]
+            lines.append(f"| {name} | {' | '.join(numbers)} | {'chosen' if task in chosen else ''} |")
+    return "\n".join(lines)
+
+
 # ---------------------------------------- The model alone
 NAMES = {"mbpo": "MBPO", "tun": "TUN only", "dnp": "DNP only", "ftfl": "FTFL"}
 SHOWN_STEPS = (2_000, 10_000, 20_000, 50_000)
@@ -359,6 +374,7 @@ def draw_studies():
 # ---------------------------------------- All
 TABLES = {"critics": critics_table, "forces": forces_table, "walk": walk_table}
 TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table, "widths": widths_table}
+TABLES |= {"pilots": pilots_table}
 TABLES |= {"studies": studies_table, "crossing": crossing_table, "follows": follows_table}
 FIGURES = [draw_critics, draw_long, draw_taxonomy, draw_studies]
 

@@ -3,6 +3,7 @@
     python benchmark/studies.py --list                      # the fits, as the commands that they stand for
     python benchmark/studies.py                             # all, one after another: a day on one core
     python benchmark/studies.py --fits humanoid-stand       # those whose names begin so
+    python benchmark/studies.py --device cuda               # seeds side by side on a GPU: minutes
 
 50,000 gradient steps are what the paper's models get in the first 2,500 environment steps after the random
 ones; a fit of one seed takes 20 to 25 minutes on one core. What is complete is skipped; a fit that was killed
@@ -14,6 +15,7 @@ Fits named *-fixed are no command: their log-variance is held at 0, so that the 
 
 import contextlib
 import csv
+import itertools
 import os
 import shlex
 import sys
@@ -45,7 +47,7 @@ SETTINGS = {
     "dnp": "--no-target-normalization",
 }
 SEEDS = (1, 2, 3)
-SHARED = "--collect 10000 --steps 50000 --log-interval 500 --device cpu --compile"
+SHARED = "--collect 10000 --steps 50000 --log-interval 500 --compile"
 # A buffer that has seen reward: sac.py's, after 200,000 steps of one update each (about an hour)
 SAC = "--env-id dm_control/humanoid-stand-v0 --utd-ratio 1 --total-timesteps 200000 --eval-interval 20000"
 SAC += " --checkpoint-interval 20000 --device cpu"
@@ -84,13 +86,16 @@ class Args:
     seeds: tuple[int, ...] = SEEDS  # which seeds
     run_dir: str = "runs/studies"  # folder for what the fits log, and for the run of sac.py
     out: str = str(ROOT / "benchmark/results/studies")  # folder for a CSV per fit and seed
+    device: str = "cpu"  # cpu fits one seed after another; cuda, or cuda:N, all of them side by side
+    rewarded: str = ""  # an NPZ file of transitions for the fits rewarded-*, instead of sac.py's run
     list: bool = False  # print the commands, fit nothing
 
 
-def flags_of(name, seed, args):
-    """The flags of model_study.py for one fit."""
-    flags = FITS[name].replace("SAC", str(Path(args.run_dir) / "sac"))
-    return f"{SHARED} {flags} --seed {seed} --run-dir {Path(args.run_dir) / name}".split()
+def flags_of(name, seeds, args):
+    """The flags of model_study.py for one fit of some seeds, side by side."""
+    flags = FITS[name].replace("SAC", args.rewarded or str(Path(args.run_dir) / "sac"))
+    flags = f"{SHARED} --device {args.device} {flags} --seed {seeds[0]} --num-seeds {len(seeds)}"
+    return f"{flags} --run-dir {Path(args.run_dir) / name}".split()
 
 
 @contextlib.contextmanager
@@ -136,9 +141,9 @@ def export(run_dir, path):
     os.replace(f"{path}.tmp", path)
 
 
-def fit(name, flags, out, args):
-    """Fit, and export what was logged."""
-    if name.startswith("rewarded"):
+def fit(name, flags, outs, args):
+    """Fit, and export what was logged of each seed."""
+    if name.startswith("rewarded") and not args.rewarded:
         run_dir = sac_run(args)
         if run_dir is None:
             return
@@ -146,10 +151,11 @@ def fit(name, flags, out, args):
     ensemble = ftfl.Ensemble
     try:
         ftfl.Ensemble = FixedVariance if name.endswith("-fixed") else ensemble
-        (run_dir,) = model_study.main(model_study.parse_args(flags))
+        run_dirs = model_study.main(model_study.parse_args(flags))
     finally:
         ftfl.Ensemble = ensemble
-    export(run_dir, out)
+    for run_dir, out in zip(run_dirs, outs):
+        export(run_dir, out)
 
 
 def main(args):
@@ -157,16 +163,21 @@ def main(args):
     if not names:
         plots.fail(f"--fits {' '.join(args.fits)}: there are {', '.join(FITS)}")
     Path(args.out).mkdir(parents=True, exist_ok=True)
-    for seed in args.seeds:
-        for name in names:
-            flags = flags_of(name, seed, args)
-            if args.list:
-                print(f"{name}, seed {seed}: python benchmark/model_study.py {shlex.join(flags)}")
-                continue
-            out = Path(args.out) / f"{name}__{seed}.csv"
-            with claimed(Path(args.run_dir) / f"{name}__{seed}.pid") as ours:
-                if not out.exists() and ours:
-                    fit(name, flags, out, args)
+    groups = [[seed] for seed in args.seeds]
+    if args.device != "cpu":
+        groups = [args.seeds]
+        if list(args.seeds) != list(range(args.seeds[0], args.seeds[0] + len(args.seeds))):
+            plots.fail("--seeds must follow one another, like 1 2 3, to be fitted side by side")
+    for seeds, name in itertools.product(groups, names):
+        flags = flags_of(name, seeds, args)
+        if args.list:
+            numbers = ", ".join(map(str, seeds))
+            print(f"{name}, seed {numbers}: python benchmark/model_study.py {shlex.join(flags)}")
+            continue
+        outs = [Path(args.out) / f"{name}__{seed}.csv" for seed in seeds]
+        with claimed(Path(args.run_dir) / f"{name}__{seeds[0]}.pid") as ours:
+            if ours and not all(out.exists() for out in outs):
+                fit(name, flags, outs, args)
 
 
 if __name__ == "__main__":

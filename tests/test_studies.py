@@ -2,6 +2,7 @@
 
 import csv
 import os
+from dataclasses import replace
 
 import model_study
 import pytest
@@ -11,13 +12,13 @@ from conftest import make_args
 
 import ftfl
 
-SMALL = "--collect 60 --steps 4 --log-interval 2 --device cpu --model-hidden-dim 8 --model-batch-size 8"
+SMALL = "--collect 60 --steps 4 --log-interval 2 --model-hidden-dim 8 --model-batch-size 8"
 
 
 def test_the_fits_are_what_their_names_say():
     args = studies.Args()
     for name in studies.FITS:
-        study = model_study.parse_args(studies.flags_of(name, 3, args))
+        study = model_study.parse_args(studies.flags_of(name, [3], args))
         normalized, direct = study.target_normalization, study.next_state_prediction == "direct"
         setting = {(True, True): "ftfl", (False, False): "mbpo", (True, False): "tun", (False, True): "dnp"}
         assert f"-{setting[normalized, direct]}" in name
@@ -70,6 +71,35 @@ def test_what_a_living_process_has_begun_is_left_to_it_and_a_dead_ones_is_taken(
     claim.write_text(str(2**22 + 1))  # above the largest process id
     studies.main(args)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["hopper__1.csv"] and not claim.exists()
+
+
+def test_on_a_gpu_the_seeds_of_a_fit_are_fitted_side_by_side(tmp_path, monkeypatch, capsys):
+    args = small(tmp_path, monkeypatch, ["hopper"])
+    args.seeds, args.device = (1, 2), "cuda"
+    studies.main(replace(args, list=True))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("hopper, seed 1, 2: ") and "--device cuda" in line and "--num-seeds 2" in line
+    parse = model_study.parse_args
+    monkeypatch.setattr(model_study, "parse_args", lambda flags: replace(parse(flags), device="cpu"))
+    studies.main(args)
+    first, second = (lines(tmp_path / f"out/hopper__{seed}.csv") for seed in (1, 2))
+    assert len(first) == len(second) == 2 and first[1]["reward_r2"] != second[1]["reward_r2"]
+    args.seeds = (1, 3)
+    with pytest.raises(SystemExit):
+        studies.main(args)
+    assert "error: --seeds must follow one another" in capsys.readouterr().err
+
+
+def test_the_rewarded_fits_can_have_transitions_of_a_file(tmp_path, monkeypatch):
+    args = small(tmp_path, monkeypatch, ["hopper"])
+    batch = model_study.collect(ftfl, ftfl.Args(env_id="Hopper-v5"), 60)
+    model_study.save_transitions(tmp_path / "some.npz", batch, "Hopper-v5")
+    monkeypatch.setattr(studies, "FITS", {"rewarded-ftfl": "--buffer SAC"})
+    monkeypatch.setattr(studies, "sac_run", None)
+    studies.main(replace(args, fits=("rewarded",), rewarded=str(tmp_path / "some.npz")))
+    (path,) = (tmp_path / "out").iterdir()
+    real = float(lines(path)[0]["reward_real"])
+    assert path.name == "rewarded-ftfl__1.csv" and abs(real - batch.rewards.mean()) < batch.rewards.std()
 
 
 def test_a_fixed_variance_makes_the_likelihood_a_squared_error():

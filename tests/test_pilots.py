@@ -1,0 +1,61 @@
+"""benchmark/pilots.py: its rule on pilots made up, and one pilot of a few steps."""
+
+import pilots
+import pytest
+
+
+def made_up(lifted):
+    return dict(random=50, untrained=80, after_25000=80 + lifted - 10, after_30000=80 + lifted + 10)
+
+
+def test_a_lift_is_what_is_earned_above_both_the_random_policy_and_the_untrained_one():
+    assert pilots.lift(made_up(100)) == 100
+    assert pilots.lift(made_up(100) | {"random": 90}) == 90
+
+
+def test_the_rule_takes_two_from_above_and_one_from_below_and_asks_for_no_pilot_more():
+    tasks = ["a", "b", "c", "d", "e", "f"]  # by falling gap
+    assert pilots.choose(tasks, {}) == ([], ["a", "f"])
+    known = {"a": made_up(99), "f": made_up(100)}
+    assert pilots.choose(tasks, known) == (["f"], ["b"])
+    known |= {"b": made_up(300), "d": made_up(500)}
+    assert pilots.choose(tasks, known) == (["b", "f"], ["c"])
+    known |= {"c": made_up(0)}
+    assert pilots.choose(tasks, known) == (["b", "d", "f"], [])
+
+
+def test_a_task_is_not_chosen_from_both_ends():
+    known = {"a": made_up(200), "b": made_up(200)}
+    assert pilots.choose(["a", "b"], known) == (["a", "b"], [])
+
+
+def test_the_order_is_that_of_the_gap_in_the_taxonomy():
+    tasks = dict((task, gap) for gap, task in pilots.order())
+    assert (
+        all(task.startswith("dm_control/") for task in tasks) and "dm_control/quadruped-walk-v0" not in tasks
+    )
+    gaps = list(tasks.values())
+    assert gaps == sorted(gaps, reverse=True) and len(gaps) > 40
+    columns = pilots.plots.read_taxonomy(pilots.ROOT / "benchmark/results/taxonomy.csv")[
+        "dm_control/cheetah-run-v0"
+    ]
+    expected = pilots.plots.median(columns["ftfl_reward_r2"] - columns["mbpo_reward_r2"])
+    assert tasks["dm_control/cheetah-run-v0"] == pytest.approx(float(expected))
+
+
+def test_a_pilot_is_run_once_and_its_line_is_what_the_run_logged(tmp_path, monkeypatch, capsys):
+    flags = "--utd-ratio 1 --hidden-dim 8 --batch-size 8 --learning-starts 29990 --total-timesteps 30000"
+    monkeypatch.setattr(pilots, "FLAGS", f"{flags} --eval-interval 5000 --eval-episodes 1 --device cpu")
+    task = "dm_control/cartpole-balance-v0"
+    args = pilots.Args(env_ids=(task,), run_dir=str(tmp_path / "runs"), out=str(tmp_path / "pilots.csv"))
+    pilots.main(args)
+    (run_dir,) = (tmp_path / "runs/cartpole-balance-v0").glob("*/")
+    returns = dict(zip(*pilots.plots.read_run_dir(run_dir).scalars["eval/episodic_return"]))
+    (pilot,) = pilots.read(args.out).values()
+    assert pilot["untrained"] == pytest.approx(returns[5_000], rel=1e-3)
+    assert pilot["after_30000"] == pytest.approx(returns[30_000], rel=1e-3)
+    steps, episodes = pilots.plots.read_run_dir(run_dir).scalars["charts/episodic_return"]
+    assert pilot["random"] == pytest.approx(episodes[:10].mean(), rel=1e-3) and steps[9] == 10_000
+    monkeypatch.setattr(pilots, "run", None)  # not run again
+    pilots.main(args)
+    assert f"{task}: gap" in capsys.readouterr().out
