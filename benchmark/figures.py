@@ -245,7 +245,7 @@ def draw_taxonomy():
 
 def pilots_table():
     """The pilots of benchmark/pilots.py by falling gap, and what its rule takes of them."""
-    heads = ["task", "gap", "random", "untrained", "after 25,000", "after 30,000", "lift", ""]
+    heads = ["task", "gap", "random", *(f"after {step:,}" for step in pilots.EVALUATED), "lift", ""]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     found, tasks = pilots.read(RESULTS / "pilots.csv"), pilots.order(RESULTS / "taxonomy.csv")
     chosen, _ = pilots.choose([task for _, task in tasks], found)

@@ -5,12 +5,12 @@ import pytest
 
 
 def made_up(lifted):
-    return dict(random=50, untrained=80, after_25000=80 + lifted - 10, after_30000=80 + lifted + 10)
+    return dict(random=50, after_5000=60, after_10000=80, after_25000=70 + lifted, after_30000=90 + lifted)
 
 
 def test_a_lift_is_what_is_earned_above_both_the_random_policy_and_the_untrained_one():
     assert pilots.lift(made_up(100)) == 100
-    assert pilots.lift(made_up(100) | {"random": 90}) == 90
+    assert pilots.lift(made_up(100) | {"random": 90}) == pilots.lift(made_up(100) | {"after_5000": 90}) == 90
 
 
 def test_the_rule_takes_two_from_above_and_one_from_below_and_asks_for_no_pilot_more():
@@ -52,7 +52,7 @@ def test_a_pilot_is_run_once_and_its_line_is_what_the_run_logged(tmp_path, monke
     (run_dir,) = (tmp_path / "runs/cartpole-balance-v0").glob("*/")
     returns = dict(zip(*pilots.plots.read_run_dir(run_dir).scalars["eval/episodic_return"]))
     (pilot,) = pilots.read(args.out).values()
-    assert pilot["untrained"] == pytest.approx(returns[5_000], rel=1e-3)
+    assert pilot["after_5000"] == pytest.approx(returns[5_000], rel=1e-3)
     assert pilot["after_30000"] == pytest.approx(returns[30_000], rel=1e-3)
     steps, episodes = pilots.plots.read_run_dir(run_dir).scalars["charts/episodic_return"]
     assert pilot["random"] == pytest.approx(episodes[:10].mean(), rel=1e-3) and steps[9] == 10_000
