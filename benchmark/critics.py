@@ -86,7 +86,7 @@ EVALUATED = f"{NORM} --eval-interval 5000 --eval-episodes 5"
 for utd, steps in ((1, 75_000), (10, 50_000)):
     ROWS[f"walk-sac-utd{utd}-norm"] = row("sac", EVALUATED, utd=utd, steps=steps, seeds=1)
 LONG = f"{EVALUATED} {GPU} --log-interval 250 --checkpoint-interval 20000"
-ROWS["walk-sac-utd4-norm"] = row("sac", LONG, utd=4, steps=100_000)
+ROWS["walk-sac-utd4-norm-gpu"] = row("sac", LONG, utd=4, steps=100_000)
 ROWS["walk-sac-utd10-norm-cool"] = row("sac", EVALUATED, steps=30_000, seeds=1)
 ROWS["walk-ftfl-utd10-norm"] = row("ftfl", f"{EVALUATED} --compile", steps=30_000, seeds=1)
 

@@ -95,18 +95,19 @@ def critics_table():
 
 
 def walk_table():
-    """A line per run that was to learn to walk: returns of evaluations (`last`: of three), what Q says of
-    their first states and what was obtained from there (mean of the last three), Q of the batch."""
-    heads = ["row", "steps", "seeds", "first return", "last returns", "highest", "Q at their start"]
+    """A line per run that was to learn to walk: returns of evaluations before training, the mean of the last
+    three, and the highest after training; what Q says of their first states and what was obtained from there
+    (mean of the last three); Q of the batch."""
+    heads = ["row", "steps", "seeds", "untrained", "last returns", "highest", "Q at their start"]
     heads += ["discounted return", "Q of the batch at half time", "at the end"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name in complete_rows():
         if not name.startswith("walk-"):
             continue
         row = read_row(name)
-        returns, q = row["return"][1], at_end(row, "q")
+        (steps, returns), q = row["return"], at_end(row, "q")
         half = row["q"][1][:, row["q"][1].shape[1] // 2]
-        parts = [returns[:, 0], at_end(row, "return", 3), returns.max(1)]
+        parts = [returns[:, steps <= 0], at_end(row, "return", 3), returns[:, steps > 0].max(1)]
         parts += [at_end(row, "q_start", 3), at_end(row, "discounted_return", 3), half, q]
         cells = [name, f"{row['q'][0][-1]:,}", len(q), *map(span, parts)]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
