@@ -333,11 +333,27 @@ def crossing_table():
     return "\n".join(lines)
 
 
+def variances_table():
+    """A line per fit: the variance part of the loss, and the predicted variance of velocities in the
+    environment's units, squared, and in the trained ones; early and at the end."""
+    steps = (SHOWN_STEPS[0], SHOWN_STEPS[-1])
+    columns = {"variance_loss": "variance part of the loss", "velocity_variance": "variance of velocities"}
+    columns["velocity_trained"] = "in trained units"
+    heads = [f"{text} at {step:,}" for text in columns.values() for step in steps]
+    lines = ["| fit | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+    for name in (f"{task}-{setting}" for task in studies.TASKS for setting in studies.SETTINGS):
+        if fit := read_fit(name):
+            at = [fit["step"][0].tolist().index(step) for step in steps]
+            cells = [span(fit[column][:, i]) for column in columns for i in at]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def draw_fits(out, columns, names, rows):
     """A column of panels per {title: fits' first name}, a row per {number: (title, lowest, highest shown)};
     all seeds as thin lines, the median thick."""
     figure, axes = plt.subplots(
-        len(rows), len(columns), figsize=(3 * len(columns), 2.3 * len(rows)), squeeze=False
+        len(rows), len(columns), figsize=(max(5, 3 * len(columns)), 2.3 * len(rows)), squeeze=False
     )
     for axis_column, (title, first) in zip(axes.T, columns.items()):
         for axis, (number, (text, low, high)) in zip(axis_column, rows.items()):
@@ -354,7 +370,9 @@ def draw_fits(out, columns, names, rows):
                 axis.set_ylim(low, high)
             plots.title(axis, f"{title}\n{text}", "thousand gradient steps")
     handles, texts = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside lower center", ncols=len(texts) or 1)
+    figure.legend(
+        handles, texts, loc="outside lower center", ncols=len(texts) or 1 if len(columns) > 1 else 3
+    )
     plots.save(figure, str(RESULTS / out))
 
 
@@ -377,6 +395,7 @@ TABLES = {"critics": critics_table, "forces": forces_table, "walk": walk_table}
 TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table, "widths": widths_table}
 TABLES |= {"pilots": pilots_table}
 TABLES |= {"studies": studies_table, "crossing": crossing_table, "follows": follows_table}
+TABLES |= {"variances": variances_table}
 FIGURES = [draw_critics, draw_long, draw_taxonomy, draw_studies]
 
 
