@@ -370,9 +370,8 @@ def draw_fits(out, columns, names, rows):
                 axis.set_ylim(low, high)
             plots.title(axis, f"{title}\n{text}", "thousand gradient steps")
     handles, texts = axes[0, 0].get_legend_handles_labels()
-    figure.legend(
-        handles, texts, loc="outside lower center", ncols=len(texts) or 1 if len(columns) > 1 else 3
-    )
+    ncols = (len(texts) or 1) if len(columns) > 1 else 3
+    figure.legend(handles, texts, loc="outside lower center", ncols=ncols)
     plots.save(figure, str(RESULTS / out))
 
 

@@ -10,7 +10,8 @@ ones; a fit of one seed takes 20 to 25 minutes on one core. What is complete is 
 begins again, the run of sac.py goes on. Several of these may run side by side: what another one has begun is
 left to it. The numbers go to benchmark/results/studies/FIT__SEED.csv; `make figures` draws them.
 
-Fits named *-fixed are no command: their log-variance is held at 0, so that the loss is a squared error.
+Two kinds of fits are no commands: of *-fixed, the log-variance is held at 0, so that the loss is a squared
+error; of *-cap, its upper bound is 5 instead of 0.5.
 """
 
 import contextlib
@@ -61,6 +62,7 @@ for setting in SETTINGS:
     FITS[f"rewarded-{setting}"] = f"--buffer SAC {SETTINGS[setting]}"
 FITS["rewarded-ftfl-fixed"] = FITS["rewarded-ftfl"]
 FITS["humanoid-stand-ftfl-width400"] = FITS["humanoid-stand-ftfl"] + "--model-hidden-dim 400"
+FITS["humanoid-stand-mbpo-cap"] = FITS["humanoid-stand-mbpo"]
 for setting in ("ftfl", "tun"):
     FITS[f"humanoid-stand-{setting}-bounds"] = FITS[f"humanoid-stand-{setting}"] + " --learned-logvar-bounds"
 
@@ -129,6 +131,17 @@ class FixedVariance(ftfl.Ensemble):
         return mean, torch.zeros_like(logvar)
 
 
+class HighCap(ftfl.Ensemble):
+    """An ensemble whose variance may be as large as a velocity's on humanoid-stand: up to e^5 = 148."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.max_logvar.data.fill_(5)
+
+
+ENSEMBLES = {"-fixed": FixedVariance, "-cap": HighCap}
+
+
 def export(run_dir, path):
     """Write a fit's numbers as CSV, a line per logged step, of four digits."""
     scalars = plots.read_run_dir(run_dir).scalars
@@ -150,7 +163,7 @@ def fit(name, flags, outs, args):
         flags[flags.index("--buffer") + 1] = str(run_dir)
     ensemble = ftfl.Ensemble
     try:
-        ftfl.Ensemble = FixedVariance if name.endswith("-fixed") else ensemble
+        ftfl.Ensemble = next((ENSEMBLES[x] for x in ENSEMBLES if name.endswith(x)), ensemble)
         run_dirs = model_study.main(model_study.parse_args(flags))
     finally:
         ftfl.Ensemble = ensemble

@@ -112,6 +112,15 @@ def test_a_fixed_variance_makes_the_likelihood_a_squared_error():
     assert not logvar.any() and torch.allclose(logs["model/nll"], expected)
 
 
+def test_a_high_cap_lets_the_variance_be_large(monkeypatch):
+    model = studies.HighCap(4, 2, make_args(ftfl))
+    monkeypatch.setattr(model.net, "forward", lambda x: torch.full((*x.shape[:-1], 10), 40.0))
+    _, logvar = model(torch.randn(1, 1, 16, 4), torch.randn(1, 1, 16, 2))
+    assert logvar.min() == logvar.max() == pytest.approx(5, abs=1e-3)
+    assert not model.max_logvar.requires_grad
+    assert studies.ENSEMBLES["-cap"] is studies.HighCap and "humanoid-stand-mbpo-cap" in studies.FITS
+
+
 def test_no_such_fit_is_one_line(capsys):
     with pytest.raises(SystemExit) as error:
         studies.main(studies.Args(fits=("nothing",)))
