@@ -1,6 +1,7 @@
 """REPRODUCTION.md and benchmark/results/ agree; and benchmark/critics.py runs what it says."""
 
 import re
+import shutil
 from pathlib import Path
 
 import critics
@@ -162,6 +163,46 @@ def test_what_follows_is_about_humanoid_stand_and_its_numbers_are_ratios(tmp_pat
     numbers = [early, late, (std + 5) / (real + 5), place["reward_r2"] + 5]
     expected = "| rewarded-ftfl-fixed | " + " | ".join(f"{x:.3g}" for x in numbers) + " | 0.5 |"
     assert figures.follows_table().splitlines()[2:] == [expected]
+
+
+def test_the_variances_are_those_after_2000_steps_and_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    for seed in (1, 2):
+        made_up_fit(tmp_path / "studies", "Walker2d-dnp", seed, [0] * 6, [9, 1, 2, 3, 4, seed], [0] * 6)
+        made_up_fit(tmp_path / "studies", "rewarded-dnp", seed, [0] * 6, [0] * 6, [0] * 6)
+    place = {column: 10 + i for i, column in enumerate(studies.TAGS)}  # plus seed and place of the step
+    loss, trained = place["variance_loss"], place["velocity_trained"]
+    cells = [f"{loss + 1} to {loss + 11}", f"{loss + 5} to {loss + 15}", "1", "1 to 2"]
+    cells += [f"{trained + 1} to {trained + 11}", f"{trained + 5} to {trained + 15}"]
+    assert figures.variances_table().splitlines()[2:] == [f"| Walker2d-dnp | {' | '.join(cells)} |"]
+
+
+def test_the_table_of_pilots_has_their_numbers_and_the_rules_choice(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    shutil.copy(ROOT / "benchmark/results/taxonomy.csv", tmp_path)
+    order = [task for _, task in figures.pilots.order()]
+    with open(tmp_path / "pilots.csv", "w") as file:
+        print(*figures.pilots.COLUMNS, sep=",", file=file)
+        print(order[1], 5, 10, 20, 200, 240, sep=",", file=file)
+        print(order[0], 5, 10, 20, 100, 130, sep=",", file=file)
+        print(order[-1], 5, 10, 20, 120, 120, sep=",", file=file)
+    first, second, last = (line.split(" | ") for line in figures.pilots_table().splitlines()[2:])
+    assert [line[0] for line in (first, second, last)] == [
+        "| " + task[11:-3] for task in (*order[:2], order[-1])
+    ]
+    assert first[2:] == ["5", "10", "20", "100", "130", "95", " |"]
+    assert second[2:] == ["5", "10", "20", "200", "240", "200", "chosen |"] and last[-1] == "chosen |"
+
+
+def test_returns_before_training_are_not_the_highest_of_a_walk(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    (tmp_path / "critics").mkdir()
+    with open(tmp_path / "critics/walk-sac-utd1-norm.csv", "w") as file:
+        print("seed", "step", *critics.TAGS, sep=",", file=file)
+        for step, value in ((5_000, 111), (10_000, 400), (15_000, 10), (20_000, 60), (25_000, 20)):
+            print(1, step, *[value] * len(critics.TAGS), sep=",", file=file)
+    cells = figures.walk_table().splitlines()[2].split(" | ")
+    assert cells[:6] == ["| walk-sac-utd1-norm", "15,000", "1", "111 to 400", "30", "60"]
 
 
 def test_the_curves_of_the_fits_are_all_seeds_and_their_median(tmp_path, monkeypatch):
