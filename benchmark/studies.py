@@ -123,6 +123,19 @@ def sac_run(args):
         return sac.main(sac.parse_args(flags))[0] if ours else None
 
 
+def export_sac(run_dir, path):
+    """Write what the transitions of sac.py's run have seen as CSV: per evaluation its return, and of the
+    transitions since the last one the mean reward and the share of rewards above 0.1."""
+    steps, returns = plots.read_run_dir(Path(run_dir)).scalars["eval/episodic_return"]
+    rewards = model_study.read_buffer(run_dir)[0].rewards
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", "return", "reward", "rewarded"])
+        for start, step, value in zip([0, *steps.astype(int)], steps.astype(int), returns):
+            part = rewards[start:step]
+            writer.writerow([step, *(f"{x:.4g}" for x in (value, part.mean(), (part > 0.1).mean()))])
+
+
 class FixedVariance(ftfl.Ensemble):
     """An ensemble whose log-variance is 0: the likelihood is then the squared error."""
 
@@ -161,6 +174,7 @@ def fit(name, flags, outs, args):
         if run_dir is None:
             return
         flags[flags.index("--buffer") + 1] = str(run_dir)
+        export_sac(run_dir, Path(args.out) / "sac.csv")
     ensemble = ftfl.Ensemble
     try:
         ftfl.Ensemble = next((ENSEMBLES[x] for x in ENSEMBLES if name.endswith(x)), ensemble)

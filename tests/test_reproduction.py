@@ -120,7 +120,7 @@ def test_spans_of_seeds_are_written_as_they_are():
     assert figures.span(np.array([-2310.4, 0.05])) == "-2,310 to 0.05"
 
 
-def made_up_fit(folder, name, seed, next_state_r2, velocity_variance, holdout_mse):
+def made_up_fit(folder, name, seed, next_state_r2, velocity_variance, holdout_mse, trained=None):
     """A fit of six logged steps; what is not given is its place in the list of columns."""
     steps = [1_000, 2_000, 10_000, 20_000, 30_000, 50_000]
     folder.mkdir(exist_ok=True)
@@ -129,6 +129,7 @@ def made_up_fit(folder, name, seed, next_state_r2, velocity_variance, holdout_ms
         for i, step in enumerate(steps):
             row = {column: place + i + 10 * seed for place, column in enumerate(studies.TAGS)}
             row |= {"next_state_r2": next_state_r2[i], "velocity_variance": velocity_variance[i]}
+            row |= {"velocity_trained": trained[i]} if trained else {}
             print(step, *(row | {"holdout_mse": holdout_mse[i]}).values(), sep=",", file=file)
 
 
@@ -137,11 +138,13 @@ def test_direct_is_ahead_from_where_it_stays_ahead(tmp_path, monkeypatch):
     assert figures.crossing_table().count("\n") == 1 and figures.studies_table().count("\n") == 1
     folder, flat = tmp_path / "studies", [0.5] * 6
     for seed in (1, 2):
-        made_up_fit(folder, "Walker2d-tun", seed, flat, flat, [3, 1, 2, 2, 2, 2])
+        made_up_fit(folder, "Walker2d-tun", seed, flat, flat, [3, 1, 2, 2, 2, 2], flat)
     # the first seed is ahead at once, falls behind, and is ahead from 20,000 on; the second never stays ahead
-    made_up_fit(folder, "Walker2d-ftfl", 1, [0.6, 0.4, 0.4, 0.6, 0.7, 0.8], [0.4] * 6, [6, 5, 4, 3, 2, 1])
-    made_up_fit(folder, "Walker2d-ftfl", 2, [0.6, 0.6, 0.6, 0.6, 0.6, 0.4], [0.6] * 6, [6, 5, 4, 3, 1, 2])
-    line = "| Walker2d | 20,000, never | 1,000, never | 2,000, 2,000 | 50,000, 30,000 |"
+    r2, trained = [0.6, 0.4, 0.4, 0.6, 0.7, 0.8], [0.6, 0.6, 0.4, 0.4, 0.4, 0.4]
+    made_up_fit(folder, "Walker2d-ftfl", 1, r2, [0.4] * 6, [6, 5, 4, 3, 2, 1], trained)
+    r2 = [0.6, 0.6, 0.6, 0.6, 0.6, 0.4]
+    made_up_fit(folder, "Walker2d-ftfl", 2, r2, [0.6] * 6, [6, 5, 4, 3, 1, 2], trained[::-1])
+    line = "| Walker2d | 20,000, never | 1,000, never | 10,000, never | 2,000, 2,000 | 50,000, 30,000 |"
     assert figures.crossing_table().splitlines()[2] == line
     tun, ftfl_line = figures.studies_table().splitlines()[3:1:-1]
     assert (
@@ -163,6 +166,28 @@ def test_what_follows_is_about_humanoid_stand_and_its_numbers_are_ratios(tmp_pat
     numbers = [early, late, (std + 5) / (real + 5), place["reward_r2"] + 5]
     expected = "| rewarded-ftfl-fixed | " + " | ".join(f"{x:.3g}" for x in numbers) + " | 0.5 |"
     assert figures.follows_table().splitlines()[2:] == [expected]
+
+
+def test_what_the_readme_says_of_the_studies_is_in_the_results():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    at_end = {name: figures.read_fit(name)["reward_r2"][:, -1] for name in studies.FITS if "rewarded" in name}
+    assert at_end["rewarded-mbpo"].max() < 0.04 and "its reward R² stays below 0.04" in text
+    assert f"FTFL's reaches {figures.span(at_end['rewarded-ftfl'])}," in text
+    assert f"instead of the likelihood {figures.span(at_end['rewarded-ftfl-fixed'])}." in text
+    mbpo = figures.read_fit("humanoid-stand-mbpo")
+    assert (mbpo["reward_r2"][:, mbpo["step"][0] >= 20_000] > 0.6).all()
+    crossings = {
+        line.split(" | ")[0][2:]: line.split(" | ")[1] for line in figures.crossing_table().splitlines()
+    }
+    steps = {
+        task: sorted(int(x.replace(",", "")) for x in found.split(", "))
+        for task, found in crossings.items()
+        if re.fullmatch(r"[\d, ]+", found)
+    }
+    first, *others = (steps[task] for task in ("humanoid-stand", "Walker2d", "quadruped-walk"))
+    assert f"after {first[0]:,} to {first[-1]:,} gradient steps on humanoid-stand" in text
+    assert f"{min(map(min, others)):,} to {max(map(max, others)):,} on Walker2d and quadruped-walk" in text
+    assert "never" in crossings["HalfCheetah"] and "and not on HalfCheetah" in text
 
 
 def test_the_variances_are_those_after_2000_steps_and_at_the_end(tmp_path, monkeypatch):
@@ -215,7 +240,7 @@ def test_the_curves_of_the_fits_are_all_seeds_and_their_median(tmp_path, monkeyp
         made_up_fit(tmp_path / "studies", "Walker2d-ftfl", seed, [r2] * 6, [1] * 6, [1] * 6)
         made_up_fit(tmp_path / "studies", "rewarded-ftfl", seed, [r2] * 6, [1] * 6, [1] * 6)
     figures.draw_studies()
-    axes = np.array(found["studies"].axes).reshape(4, 4)
+    axes = np.array(found["studies"].axes).reshape(6, 4)
     panel = axes[1, list(studies.TASKS).index("Walker2d")]
     assert panel.get_title() == "Walker2d\nnext-state R2" and not axes[1, 0].lines
     assert [line.get_ydata()[0] for line in panel.lines] == [0.1, 0.2, 0.6, 0.2]
