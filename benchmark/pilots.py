@@ -92,7 +92,7 @@ def run(task, args):
     folder = Path(args.run_dir) / task.removeprefix("dm_control/")
     done = sorted(folder.glob("*/checkpoint.pt"))
     flags = f"--resume {done[0].parent}" if done else f"--env-id {task} {FLAGS} --run-dir {folder}"
-    if not done or plots.read_run_dir(done[0].parent).scalars["eval/episodic_return"][0][-1] < 30_000:
+    if not done or plots.read_run_dir(done[0].parent).scalars["eval/episodic_return"][0][-1] < EVALUATED[-1]:
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(ROOT / "sac.py"), *shlex.split(flags)]
         with open(folder / "log.txt", "a") as log:
@@ -103,7 +103,7 @@ def run(task, args):
     scalars = plots.read_run_dir(done[0].parent).scalars
     steps, returns = scalars["charts/episodic_return"]
     evaluations = dict(zip(*scalars["eval/episodic_return"]))
-    values = [returns[steps <= 10_000].mean(), *(evaluations[step] for step in EVALUATED)]
+    values = [returns[steps <= EVALUATED[1]].mean(), *(evaluations[step] for step in EVALUATED)]
     return dict(zip(COLUMNS, [task, *(f"{value:.4g}" for value in values)]))
 
 
