@@ -95,7 +95,7 @@ class Args:
 
 def flags_of(name, seeds, args):
     """The flags of model_study.py for one fit of some seeds, side by side."""
-    flags = FITS[name].replace("SAC", args.rewarded or str(Path(args.run_dir) / "sac"))
+    flags = FITS[name].replace("SAC", args.rewarded or str(Path(args.run_dir) / "sac/RUN"))
     flags = f"{SHARED} --device {args.device} {flags} --seed {seeds[0]} --num-seeds {len(seeds)}"
     return f"{flags} --run-dir {Path(args.run_dir) / name}".split()
 
