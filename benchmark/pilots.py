@@ -30,12 +30,13 @@ import numpy as np  # noqa: E402
 import tyro  # noqa: E402
 
 import plots  # noqa: E402
+import sac  # noqa: E402
 
 FLAGS = "--critic-layer-norm --utd-ratio 4 --total-timesteps 30000 --eval-interval 5000 --eval-episodes 5"
 FLAGS += " --device cpu --compile"
 LIFT = 100
 IN_ANYWAY = "dm_control/quadruped-walk-v0"
-EVALUATED = (5_000, 10_000, 25_000, 30_000)  # the first two before training
+EVALUATED = (5_000, 10_000, 25_000, 30_000)  # the first two untrained: before any update, and after four
 COLUMNS = ["env_id", "random", *(f"after_{step}" for step in EVALUATED)]
 
 
@@ -96,9 +97,9 @@ def run(task, args):
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, str(ROOT / "sac.py"), *shlex.split(flags)]
         with open(folder / "log.txt", "a") as log:
-            subprocess.run(
-                command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
-            )
+            ended = subprocess.run(command, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        if ended.returncode:
+            plots.fail(f"{task}: sac.py ended with exit code {ended.returncode}; see {folder}/log.txt", 1)
         done = sorted(folder.glob("*/checkpoint.pt"))
     scalars = plots.read_run_dir(done[0].parent).scalars
     steps, returns = scalars["charts/episodic_return"]
@@ -108,6 +109,10 @@ def run(task, args):
 
 
 def main(args):
+    if args.jobs < 1:
+        plots.fail(f"--jobs must be at least 1, not {args.jobs}")
+    for task in args.env_ids:  # a mistake in the last one is found before the first is run
+        sac.check_args(sac.Args(env_id=task, device="cpu"))
     tasks = [task for _, task in order()]
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)

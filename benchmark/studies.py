@@ -189,6 +189,12 @@ def main(args):
     names = [name for name in FITS if any(name.startswith(start) for start in args.fits)]
     if not names:
         plots.fail(f"--fits {' '.join(args.fits)}: there are {', '.join(FITS)}")
+    if not args.seeds:
+        plots.fail("--seeds needs at least one")
+    if not args.list:  # before hours of fits, and the hour of sac.py
+        ftfl.check_args(ftfl.Args(device=args.device))
+        if args.rewarded and not Path(args.rewarded).is_file():
+            plots.fail(f"--rewarded {args.rewarded}: no such file (model_study.py --save writes one)")
     Path(args.out).mkdir(parents=True, exist_ok=True)
     groups = [[seed] for seed in args.seeds]
     if args.device != "cpu":

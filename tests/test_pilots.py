@@ -63,3 +63,14 @@ def test_a_pilot_is_run_once_and_its_line_is_what_the_run_logged(tmp_path, monke
     monkeypatch.setattr(pilots, "run", None)  # not run again
     pilots.main(args)
     assert len(pilots.read(args.out)) == 1
+
+
+@pytest.mark.parametrize(
+    "flags", [{"env_ids": ("dm_control/cheeta-run-v0",)}, {"jobs": 0}], ids=["env-id", "jobs"]
+)
+def test_a_mistake_is_one_line_before_any_pilot(flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pilots, "run", None)
+    with pytest.raises(SystemExit) as error:
+        pilots.main(pilots.Args(out=str(tmp_path / "out/pilots.csv"), **flags))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert error.value.code == 2 and line.startswith("error: --") and not list(tmp_path.iterdir())

@@ -79,7 +79,8 @@ def test_on_a_gpu_the_seeds_of_a_fit_are_fitted_side_by_side(tmp_path, monkeypat
     studies.main(replace(args, list=True))
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("hopper, seed 1, 2: ") and "--device cuda" in line and "--num-seeds 2" in line
-    parse = model_study.parse_args
+    parse, check = model_study.parse_args, ftfl.check_args
+    monkeypatch.setattr(ftfl, "check_args", lambda flags: check(replace(flags, device="cpu")))
     monkeypatch.setattr(model_study, "parse_args", lambda flags: replace(parse(flags), device="cpu"))
     studies.main(args)
     first, second = (lines(tmp_path / f"out/hopper__{seed}.csv") for seed in (1, 2))
@@ -119,6 +120,19 @@ def test_a_high_cap_lets_the_variance_be_large(monkeypatch):
     assert logvar.min() == logvar.max() == pytest.approx(5, abs=1e-3)
     assert not model.max_logvar.requires_grad
     assert studies.ENSEMBLES["-cap"] is studies.HighCap and "humanoid-stand-mbpo-cap" in studies.FITS
+
+
+@pytest.mark.parametrize(
+    "flags", [{"device": "gpu"}, {"rewarded": "none.npz"}, {"seeds": ()}], ids=["device", "rewarded", "seeds"]
+)
+def test_a_mistake_is_one_line_before_any_fit(flags, tmp_path, monkeypatch, capsys):
+    args = replace(small(tmp_path, monkeypatch, ["hopper"]), **flags)
+    monkeypatch.setattr(studies, "fit", None)
+    with pytest.raises(SystemExit) as error:
+        studies.main(args)
+    (name,) = flags
+    assert error.value.code == 2 and capsys.readouterr().err.startswith(f"error: --{name}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_such_fit_is_one_line(capsys):
