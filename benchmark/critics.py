@@ -3,6 +3,7 @@
     python benchmark/critics.py                             # all rows, one after another: many hours
     python benchmark/critics.py --rows ftfl ftfl-norm       # some of them
     python benchmark/critics.py --forces                    # real and imagined toe forces only: two minutes
+    python benchmark/critics.py --landings                  # how quadrupeds land, what it earns: one minute
     python benchmark/critics.py --list                      # the rows, as the commands that they stand for
 
 What is complete is skipped, what is partial goes on. Different rows may run side by side. The numbers go to
@@ -22,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+import evaluate  # noqa: E402
 import gymnasium as gym  # noqa: E402
 import model_study  # noqa: E402
 import numpy as np  # noqa: E402
@@ -86,6 +88,8 @@ EVALUATED = f"{NORM} --eval-interval 5000 --eval-episodes 5"
 for utd, steps in ((1, 75_000), (10, 50_000)):
     ROWS[f"walk-sac-utd{utd}-norm"] = row("sac", EVALUATED, utd=utd, steps=steps, seeds=1)
 LONG = f"{EVALUATED} {GPU} --log-interval 250 --checkpoint-interval 20000"
+WITHOUT = f"{EVALUATED.removeprefix(NORM)} --compile --log-interval 100"
+ROWS["walk-sac-utd1"] = row("sac", WITHOUT, utd=1, steps=90_000, seeds=1)
 ROWS["walk-sac-utd4-norm-gpu"] = row("sac", LONG, utd=4, steps=100_000)
 ROWS["walk-sac-utd10-norm-cool"] = row("sac", EVALUATED, steps=30_000, seeds=1)
 ROWS["walk-ftfl-utd10-norm"] = row("ftfl", f"{EVALUATED} --compile", steps=30_000, seeds=1)
@@ -104,6 +108,7 @@ TAGS = {  # column: tag
     "return": "eval/episodic_return",
     "q_start": "eval/q_start",
     "discounted_return": "eval/discounted_return",
+    "episode": "charts/episodic_return",
 }
 
 
@@ -114,6 +119,8 @@ class Args:
     out: str = str(ROOT / "benchmark/results/critics")  # folder for a CSV per row
     num_threads: int = 1  # CPU threads
     forces: bool = False  # fit the models of FTFL and MBPO to random transitions; run no rows
+    landings: bool = False  # play episodes without action and with random ones; run no rows
+    agent: str = ""  # with --landings: a run directory whose agent plays, too, its mean actions
     keep: bool = False  # keep the checkpoints of complete rows (1 GB each)
     list: bool = False  # print the rows, run nothing
 
@@ -247,7 +254,42 @@ def real_and_imagined_forces(out):
         writer.writerow(["all beyond 2", "", *(f"{v:.4f}" for v in beyond)])
 
 
+def landings(out, agent_dir="", episodes=100):
+    """Write how upright quadruped-walk's robot is when an episode begins, after four seconds (200 steps) and
+    at its end (1: on its feet, -1: on its back), and what the episode earns, as CSV. All policies play the
+    same episodes."""
+    env = sac.make_env("dm_control/quadruped-walk-v0", False)
+    physics, rng = env.unwrapped._env.physics, np.random.default_rng(1)
+    shape = env.action_space.shape
+    policies = {"none": lambda obs: np.zeros(shape), "random": lambda obs: rng.uniform(-1, 1, shape)}
+    if agent_dir:
+        _, _, agent, _ = evaluate.load(agent_dir)
+
+        @torch.no_grad()
+        def mean_action(obs):
+            mean, _ = agent.actor(torch.as_tensor(obs, dtype=torch.float32)[None, None])
+            return torch.tanh(mean)[0, 0].numpy()
+
+        policies["agent"] = mean_action
+    with open(out, "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["policy", "episode", "start", "after_200", "end", "return"])
+        for name, policy in policies.items():
+            for episode in range(1, episodes + 1):
+                obs, _ = env.reset(seed=episode)
+                upright, rewards, over = [physics.torso_upright()], [], False
+                while not over:
+                    obs, reward, _, over, _ = env.step(policy(obs).astype(np.float32))
+                    upright.append(physics.torso_upright())
+                    rewards.append(reward)
+                numbers = (upright[0], upright[min(200, len(rewards))], upright[-1], sum(rewards))
+                writer.writerow([name, episode, *(f"{float(x):.4g}" for x in numbers)])
+
+
 def main(args):
+    if args.landings:
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+        return landings(Path(args.out) / "landings.csv", args.agent)
     if args.forces:
         Path(args.out).mkdir(parents=True, exist_ok=True)
         return real_and_imagined_forces(Path(args.out) / "forces.csv")

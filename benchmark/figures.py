@@ -38,7 +38,7 @@ def read_row(name):
         lines = list(csv.DictReader(file))
     seeds, found = sorted({line["seed"] for line in lines}, key=int), {}
     for column in critics.TAGS:
-        points = [(x["seed"], int(x["step"]), float(x[column])) for x in lines if x[column]]
+        points = [(x["seed"], int(x["step"]), float(x[column])) for x in lines if x.get(column)]
         steps = sorted({step for _, step, _ in points})
         values = {(seed, step): value for seed, step, value in points}
         found[column] = (

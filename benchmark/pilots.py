@@ -11,6 +11,10 @@ more, as a mean, than the random policy, and than the untrained mean action in e
 The grid takes the two lifted tasks with the largest gap and the one with the smallest; quadruped-walk is in
 it anyway. So pilots go on from both ends of the order until these three are found.
 
+Added after four pilots, before the others, to spare hours: a task that SAC does not lift elsewhere with more
+steps is not piloted, but taken as not lifted. That is so if in public curves of three seeds no seed gains 20
+by 100,000 steps, and for the other tasks of a robot whose tasks are all like this.
+
 A task whose line is in --out is not run again; a run that was killed goes on.
 """
 
@@ -36,6 +40,11 @@ FLAGS = "--critic-layer-norm --utd-ratio 4 --total-timesteps 30000 --eval-interv
 FLAGS += " --device cpu --compile"
 LIFT = 100
 IN_ANYWAY = "dm_control/quadruped-walk-v0"
+# The largest gain of three seeds in TD-MPC2's SAC curves (nicklashansen/tdmpc2, results/sac, commit e9f5932):
+# the return at 100,000 frames, two per action, minus that at 0
+PUBLIC_GAINS = {"humanoid-stand": 2.1, "humanoid-walk": 0.6, "humanoid-run": 0.4, "quadruped-run": 3.7}
+PUBLIC_GAINS |= {"dog-stand": 14.8, "dog-walk": 7.2, "dog-trot": 3.9, "dog-run": 4.3, "hopper-stand": 1.8}
+ALIKE = ("humanoid-run_pure_state", "humanoid_CMU-", "dog-fetch")  # other tasks of humanoid and dog
 EVALUATED = (5_000, 10_000, 25_000, 30_000)  # the first two untrained: before any update, and after four
 COLUMNS = ["env_id", "random", *(f"after_{step}" for step in EVALUATED)]
 
@@ -65,6 +74,12 @@ def read(path):
         return {row.pop("env_id"): {k: float(v) for k, v in row.items()} for row in csv.DictReader(file)}
 
 
+def is_hopeless(task):
+    """Whether SAC is known not to lift the task in more steps than a pilot has."""
+    name = task.removeprefix("dm_control/").rsplit("-v", 1)[0]
+    return name in PUBLIC_GAINS or name.startswith(ALIKE)
+
+
 def lift(pilot):
     """How much more is earned in the end than without training."""
     end = (pilot["after_25000"] + pilot["after_30000"]) / 2
@@ -79,6 +94,8 @@ def choose(tasks, pilots):
         for task in ordered:
             if found == wanted:
                 break
+            if is_hopeless(task):
+                continue
             if task not in pilots:
                 missing.append(task)
                 break

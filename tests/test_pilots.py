@@ -29,6 +29,13 @@ def test_a_task_is_not_chosen_from_both_ends():
     assert pilots.choose(["a", "b"], known) == (["a", "b"], [])
 
 
+def test_a_task_known_to_be_hopeless_is_passed_over():
+    tasks = ["dm_control/humanoid-walk-v0", "dm_control/dog-fetch-v0", "dm_control/walker-walk-v0"]
+    assert pilots.choose(tasks, {}) == ([], ["dm_control/walker-walk-v0"] * 2)
+    hopeless = [task for _, task in pilots.order() if pilots.is_hopeless(task)]
+    assert len(hopeless) == len(pilots.PUBLIC_GAINS) + 5 and max(pilots.PUBLIC_GAINS.values()) < 20
+
+
 def test_the_order_is_that_of_the_gap_in_the_taxonomy():
     tasks = dict((task, gap) for gap, task in pilots.order())
     assert (
