@@ -127,6 +127,57 @@ def forces_table():
     return "\n".join(lines)
 
 
+POLICIES = {"none": "no action", "random": "random", "agent": "SAC, mean action"}
+
+
+def read_landings():
+    """{policy: {column: values of its episodes}} of `benchmark/critics.py --landings`."""
+    with open(RESULTS / "critics/landings.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    found = {line["policy"]: [x for x in lines if x["policy"] == line["policy"]] for line in lines}
+    columns = ("start", "after_200", "end", "return")
+    return {name: {c: np.array([float(x[c]) for x in part]) for c in columns} for name, part in found.items()}
+
+
+def landings_table():
+    """A line per policy: how many robots are on their feet, and the returns of these and of the others."""
+    heads = [
+        "policy",
+        "episodes",
+        "on its feet after 200 steps",
+        "at the end",
+        "return of these",
+        "of the others",
+    ]
+    heads += ["mean return", "standard error of a mean of five"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for name, x in read_landings().items():
+        up, returns = x["after_200"] > 0.9, x["return"]
+        cells = [
+            POLICIES[name],
+            len(up),
+            up.sum(),
+            (x["end"] > 0.9).sum(),
+            span(returns[up]),
+            span(returns[~up]),
+        ]
+        cells += [f"{returns.mean():.3g}", f"{returns.std(ddof=1) / 5**0.5:.3g}"]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def sb3_table():
+    """The evaluations of Stable-Baselines3's SAC."""
+    with open(RESULTS / "sb3_sac/fish-upright.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    heads = ["steps", "return", "Q at their start", "discounted return", "the last five training episodes"]
+    table = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for line in lines:
+        numbers = (float(line[c]) for c in ("return", "q_start", "discounted_return", "training_return"))
+        table.append(f"| {int(line['step']):,} | {' | '.join(map(span, numbers))} |")
+    return "\n".join(table)
+
+
 AWAY = (
     200  # a |Q| that no discounted sum of rewards in [0, 1] can reach, and no entropy at these temperatures
 )
@@ -176,6 +227,20 @@ def draw_long():
         axis.plot(steps / 1000, values.T, color=plots.COLORS["FTFL"], lw=1.2)
         plots.title(axis, text, "thousand steps after random")
     plots.save(figure, str(RESULTS / "critics_long"))
+
+
+def draw_landings():
+    """What episodes of quadruped-walk earn by how upright they begin, and the training episodes of SAC."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.2), width_ratios=[1, 2])
+    for (name, x), colour in zip(read_landings().items(), ("#E69F00", "0.6", plots.COLORS["SAC"])):
+        axes[0].plot(x["start"], x["return"], ".", ms=4, color=colour, label=POLICIES[name])
+    axes[0].legend(frameon=False)
+    plots.title(axes[0], "return", "how upright the episode begins")
+    steps, returns = read_row("walk-sac-utd1")["episode"]
+    axes[1].plot((steps + critics.START) / 1000, returns[0], ".", color=plots.COLORS["SAC"])
+    axes[1].axvline(critics.START / 1000, color="0.6", lw=1)
+    plots.title(axes[1], "returns of SAC's training episodes", "thousand steps; to the line: random")
+    plots.save(figure, str(RESULTS / "critics_landings"))
 
 
 # ---------------------------------------- Taxonomy
@@ -394,11 +459,12 @@ def draw_studies():
 
 # ---------------------------------------- All
 TABLES = {"critics": critics_table, "forces": forces_table, "walk": walk_table}
+TABLES |= {"landings": landings_table, "sb3": sb3_table}
 TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table, "widths": widths_table}
 TABLES |= {"pilots": pilots_table}
 TABLES |= {"studies": studies_table, "crossing": crossing_table, "follows": follows_table}
 TABLES |= {"variances": variances_table}
-FIGURES = [draw_critics, draw_long, draw_taxonomy, draw_studies]
+FIGURES = [draw_critics, draw_long, draw_landings, draw_taxonomy, draw_studies]
 
 
 def with_tables(text):
