@@ -100,16 +100,17 @@ def test_all_policies_play_the_same_episodes_and_what_they_earn_is_theirs(tmp_pa
     assert [(x["policy"], x["episode"]) for x in lines] == [(p, k) for p in ("none", "random") for k in "12"]
     assert [x["start"] for x in lines[:2]] == [x["start"] for x in lines[2:]]
     env = sac.make_env("dm_control/quadruped-walk-v0", False)
-    for line in lines[:2]:
+    rng = np.random.default_rng(1)
+    for line in lines:
         env.reset(seed=int(line["episode"]))
         upright, total = [env.unwrapped._env.physics.torso_upright()], 0
         for _ in range(1000):
-            total += env.step(np.zeros(12, np.float32))[1]
+            action = np.zeros(12) if line["policy"] == "none" else rng.uniform(-1, 1, 12)
+            total += env.step(action.astype(np.float32))[1]
             upright.append(env.unwrapped._env.physics.torso_upright())
         expected = [float(x) for x in (upright[0], upright[200], upright[-1], total)]
         found = [float(line[column]) for column in ("start", "after_200", "end", "return")]
-        assert found == pytest.approx(expected, rel=1e-3)
-    assert all(a["return"] != b["return"] for a, b in zip(lines[:2], lines[2:]))
+        assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_agent_of_a_run_plays_its_mean_actions(tmp_path, monkeypatch):
