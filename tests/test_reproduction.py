@@ -141,7 +141,10 @@ def test_what_the_page_says_of_landings_is_in_the_results():
     assert {len(x["return"]) for x in found.values()} == {100}
     up = {name: x["after_200"] > 0.9 for name, x in found.items()}
     agent, none = found["agent"]["return"], found["none"]["return"]
-    assert f"the agent earns {figures.span(agent[up['agent']])}." in text
+    earned = figures.span(agent[up["agent"]])
+    assert (
+        f"the agent earns {earned}." in text and f"({earned} on its feet," in (ROOT / "README.md").read_text()
+    )
     assert up["agent"].sum() < up["none"].sum() and abs(none[up["none"]].mean() - 500) < 10
     assert not (~up["none"] & (found["none"]["end"] > -0.9)).any()
     errors = [none.std(ddof=1) / n**0.5 for n in (5, 15)]

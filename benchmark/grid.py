@@ -1,0 +1,84 @@
+"""The laptop grid of REPRODUCTION.md, run by run, and its numbers as CSV.
+
+    python benchmark/grid.py --jobs 2                             # all of it: days of two cores
+    python benchmark/grid.py --tasks Hopper-v5 --algos sac mbpo   # a part
+    python benchmark/grid.py --list                               # what is missing
+
+The runs are those of `benchmark/sweep.py --preset laptop`, in a folder that both can work on: where Ray is at
+hand, take the sweep, and this to write down what is complete. A run whose CSV is in --out is not run again; a
+run that was killed goes on. Of quadruped-walk's agents it also writes how their robots land, and what that
+earns (100 episodes).
+"""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import critics  # noqa: E402
+import sweep  # noqa: E402
+import tyro  # noqa: E402
+
+import plots  # noqa: E402
+
+TAGS = ["eval/episodic_return", "eval/q_start", "eval/discounted_return", "charts/episodic_return"]
+TAGS += ["model/reward_r2", "model/next_state_r2", "rewards/real", "rewards/synthetic"]
+
+
+@dataclass
+class Args:
+    algos: tuple[str, ...] = ()  # sac, mbpo, tun, dnp, ftfl; by default all
+    tasks: tuple[str, ...] = ()  # by default all of the preset
+    seeds: tuple[int, ...] = ()  # by default 1 to 3
+    jobs: int = 1  # runs side by side, of one thread each
+    run_dir: str = "runs/grid"  # the sweep's folder
+    out: str = str(ROOT / "benchmark/results/grid")  # folder for a CSV per run
+    list: bool = False  # print the runs that are missing, run nothing
+
+
+def csv_of(run, out):
+    return Path(out) / f"{run.name.replace('/', '__')}.csv"
+
+
+def export(run, out):
+    """Write a complete run's CSV. The file of its landings comes first: with the CSV, all is there."""
+    run_dir = sweep.progress(run.folder)[1]
+    about = plots.read_run_dir(run_dir)
+    path = csv_of(run, out)
+    if "quadruped-walk" in run.name:
+        landed = path.with_name("landings") / path.name
+        landed.parent.mkdir(parents=True, exist_ok=True)
+        critics.landings(landed, str(run_dir), policies=())
+    tags = [tag for tag in TAGS if tag in about.scalars]
+    plots.export((str(run_dir),), str(path), tuple(tags))
+
+
+def complete(run, out):
+    """Bring a run to its end, and write its CSV."""
+    if code := sweep.attempt(run):
+        plots.fail(f"{run.name} failed with exit code {code}; see {run.folder}/log.txt")
+    export(run, out)
+
+
+def main(args):
+    if args.jobs < 1:
+        plots.fail(f"--jobs must be at least 1, not {args.jobs}")
+    wanted = {"algos": args.algos, "tasks": args.tasks, "seeds": args.seeds, "run_dir": args.run_dir}
+    runs = sweep.plan(sweep.Args(preset="laptop", **wanted))
+    runs.sort(key=lambda run: run.flags["seed"])  # all of the first seed before the second
+    missing = [run for run in runs if not csv_of(run, args.out).exists()]
+    for run in missing if args.list else ():
+        print(run.name)
+    print(f"{len(runs) - len(missing)} of {len(runs)} runs are complete")
+    if not args.list:
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(args.jobs) as pool:
+            for future in [pool.submit(complete, run, args.out) for run in missing]:
+                future.result()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

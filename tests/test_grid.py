@@ -1,0 +1,63 @@
+"""benchmark/grid.py: a grid of tiny runs, completed, exported and not run again."""
+
+import critics
+import grid
+import pytest
+import sweep
+
+import plots
+
+FLAGS = "--total-timesteps 60 --learning-starts 30 --utd-ratio 1 --hidden-dim 8 --batch-size 20 "
+FLAGS += "--eval-interval 30 --eval-episodes 1 --model-hidden-dim 8 --model-batch-size 8 "
+FLAGS += "--model-train-steps 5 --log-interval 10 --model-train-interval 10 --rollouts-per-step 5 "
+FLAGS += "--synthetic-buffer-size 100"
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    task = "InvertedPendulum-v5"
+    preset = {"algos": ["sac", "mbpo"], "tasks": [task], "seeds": [1], "flags": FLAGS}
+    monkeypatch.setitem(sweep.PRESETS, "laptop", preset)
+    return grid.Args(run_dir=str(tmp_path / "runs"), out=str(tmp_path / "out"))
+
+
+def test_a_grid_is_run_exported_and_not_run_again(small, tmp_path, monkeypatch, capsys):
+    grid.main(small)
+    names = ["mbpo__InvertedPendulum-v5__seed1.csv", "sac__InvertedPendulum-v5__seed1.csv"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    for name, path in zip(("MBPO", "SAC"), sorted((tmp_path / "out").iterdir())):
+        (run,) = plots.read_csv(path)
+        assert plots.label(run.flags).startswith(name) and ("model/reward_r2" in run.scalars) == (
+            name == "MBPO"
+        )
+        assert run.scalars["eval/episodic_return"][0].tolist() == [30, 60]
+    (tmp_path / "out" / names[0]).unlink()  # complete, but not written down
+    monkeypatch.setattr(sweep.subprocess, "Popen", None)
+    grid.main(small)
+    assert (tmp_path / "out" / names[0]).exists()
+    capsys.readouterr()
+    small.list = True
+    grid.main(small)
+    assert capsys.readouterr().out == "2 of 2 runs are complete\n"
+
+
+def test_quadrupeds_that_land_are_the_agents_alone(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(critics, "landings", lambda *args, **kwargs: called.append((args, kwargs)))
+    monkeypatch.setattr(plots, "export", lambda *args: called.append(args))
+    about = type("Run", (), {"scalars": {"eval/episodic_return": 0}})
+    monkeypatch.setattr(plots, "read_run_dir", lambda folder: about)
+    monkeypatch.setattr(sweep, "progress", lambda folder: (60, "RUN"))
+    run = sweep.Run("sac/dm_control-quadruped-walk-v0/seed1", tmp_path, "sac", [], {})
+    grid.export(run, tmp_path)
+    path = tmp_path / "sac__dm_control-quadruped-walk-v0__seed1.csv"
+    assert called[0] == ((tmp_path / "landings" / path.name, "RUN"), {"policies": ()})
+    assert called[1] == (("RUN",), str(path), ("eval/episodic_return",))
+
+
+def test_a_mistake_is_one_line_before_any_run(small, tmp_path, capsys):
+    small.jobs = 0
+    with pytest.raises(SystemExit) as error:
+        grid.main(small)
+    assert error.value.code == 2 and capsys.readouterr().err.startswith("error: --jobs")
+    assert not list(tmp_path.iterdir())
