@@ -94,11 +94,11 @@ def test_a_cool_start_changes_the_first_temperature_alone(monkeypatch):
 
 
 def test_all_policies_play_the_same_episodes_and_what_they_earn_is_theirs(tmp_path):
-    critics.landings(tmp_path / "landings.csv", episodes=2)
+    critics.landings(tmp_path / "landings.csv", episodes=1)
     with open(tmp_path / "landings.csv") as file:
         lines = list(csv.DictReader(file))
-    assert [(x["policy"], x["episode"]) for x in lines] == [(p, k) for p in ("none", "random") for k in "12"]
-    assert [x["start"] for x in lines[:2]] == [x["start"] for x in lines[2:]]
+    assert [(x["policy"], x["episode"]) for x in lines] == [(p, k) for p in ("none", "random") for k in "1"]
+    assert lines[0]["start"] == lines[1]["start"]
     env = sac.make_env("dm_control/quadruped-walk-v0", False)
     rng = np.random.default_rng(1)
     for line in lines:
