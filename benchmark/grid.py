@@ -24,7 +24,7 @@ import tyro  # noqa: E402
 
 import plots  # noqa: E402
 
-TAGS = ["eval/episodic_return", "eval/q_start", "eval/discounted_return", "charts/episodic_return"]
+TAGS = ["eval/episodic_return", "eval/q_start", "eval/discounted_return"]
 TAGS += ["model/reward_r2", "model/next_state_r2", "rewards/real", "rewards/synthetic"]
 
 
@@ -54,6 +54,9 @@ def export(run, out):
         critics.landings(landed, str(run_dir), policies=())
     tags = [tag for tag in TAGS if tag in about.scalars]
     plots.export((str(run_dir),), str(path), tuple(tags))
+    path.write_text(
+        path.read_text().replace(str(run.folder), run.name)
+    )  # the flags name this machine's folder
 
 
 def complete(run, out):
