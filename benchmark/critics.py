@@ -3,7 +3,7 @@
     python benchmark/critics.py                             # all rows, one after another: many hours
     python benchmark/critics.py --rows ftfl ftfl-norm       # some of them
     python benchmark/critics.py --forces                    # real and imagined toe forces only: two minutes
-    python benchmark/critics.py --landings                  # how quadrupeds land, what it earns: one minute
+    python benchmark/critics.py --landings                  # how quadrupeds land, and what it earns: minutes
     python benchmark/critics.py --list                      # the rows, as the commands that they stand for
 
 What is complete is skipped, what is partial goes on. Different rows may run side by side. The numbers go to
@@ -288,6 +288,8 @@ def landings(out, agent_dir="", episodes=100, policies=("none", "random")):
 
 
 def main(args):
+    if args.agent and not args.landings:
+        plots.fail("--agent is for --landings, which is missing")
     if args.landings:
         Path(args.out).mkdir(parents=True, exist_ok=True)
         return landings(Path(args.out) / "landings.csv", args.agent)
