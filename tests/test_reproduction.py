@@ -124,6 +124,13 @@ def test_the_agent_of_a_run_plays_its_mean_actions(tmp_path, monkeypatch):
     assert own.removeprefix("agent") == none.removeprefix("none")
 
 
+def test_an_agent_without_landings_is_a_mistake_of_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(critics, "run", None)
+    with pytest.raises(SystemExit) as error:
+        critics.main(critics.Args(agent="RUN"))
+    assert error.value.code == 2 and capsys.readouterr().err.startswith("error: --agent")
+
+
 def test_the_table_of_landings_tells_robots_on_their_feet_from_others(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
     (tmp_path / "critics").mkdir()
