@@ -7,6 +7,7 @@ name them. A number in a table that is not in the results can't stay: a test run
 """
 
 import csv
+import glob
 import os
 import re
 import sys
@@ -130,9 +131,9 @@ def forces_table():
 POLICIES = {"none": "no action", "random": "random", "agent": "SAC, mean action"}
 
 
-def read_landings():
+def read_landings(path=None):
     """{policy: {column: values of its episodes}} of `benchmark/critics.py --landings`."""
-    with open(RESULTS / "critics/landings.csv", newline="") as file:
+    with open(path or RESULTS / "critics/landings.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     found = {line["policy"]: [x for x in lines if x["policy"] == line["policy"]] for line in lines}
     columns = ("start", "after_200", "end", "return")
@@ -323,6 +324,97 @@ def pilots_table():
     return "\n".join(lines)
 
 
+# ---------------------------------------- The laptop grid
+GRID_ALGORITHMS = ("SAC", *plots.SWITCHES)
+
+
+def grid_files():
+    """The CSV files of benchmark/grid.py that plots.py reads."""
+    return (str(RESULTS / "grid/*.csv"),)
+
+
+def read_grid():
+    """{task: {algorithm: runs, by seed}} of the grid's complete runs."""
+    found = {}
+    runs = plots.load_runs(grid_files()) if glob.glob(*grid_files()) else []
+    for run in sorted(runs, key=lambda run: run.flags["seed"]):
+        task = run.flags["env_id"].removeprefix("dm_control/").rsplit("-v", 1)[0]
+        found.setdefault(task, {}).setdefault(plots.algorithm(run.flags), []).append(run)
+    return dict(sorted(found.items()))
+
+
+def scores(runs):
+    """The mean of the last two evaluations, per run."""
+    return np.array([run.scalars[plots.RETURN][1][-2:].mean() for run in runs])
+
+
+def beside(values, sac):
+    """What the page's rule says of three scores beside SAC's three."""
+    if min(len(values), len(sac)) < 3:
+        return ""
+    middle = np.median(values)
+    return " (behind)" if middle < sac.min() else " (ahead)" if middle > sac.max() else ""
+
+
+def row_of(values):
+    """Seeds' values in the order of the seeds, or a dash."""
+    return ", ".join(span(value) for value in values) or "-"
+
+
+def grid_table():
+    """A line per task: each seed's score, and whether an algorithm is behind or ahead of SAC."""
+    lines = ["| task | " + " | ".join(GRID_ALGORITHMS) + " |", "|---" * (1 + len(GRID_ALGORITHMS)) + "|"]
+    for task, found in read_grid().items():
+        of = {name: scores(found.get(name, [])) for name in GRID_ALGORITHMS}
+        cells = [row_of(of[x]) + (beside(of[x], of["SAC"]) if x != "SAC" else "") for x in GRID_ALGORITHMS]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def grid_model_table():
+    """A line per task: the model's reward R2 on its holdout, and the mean imagined reward over the real one,
+    both as means over the last 2,500 steps, each seed's."""
+    heads = [f"{text}: {name}" for text in ("reward R2", "imagined / real reward") for name in plots.SWITCHES]
+    lines = ["| task | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+
+    def late(run, tag):
+        steps, values = run.scalars[tag]
+        return values[steps > plots.planned_steps(run) - 2_500].mean()
+
+    for task, found in read_grid().items():
+        r2 = [[late(run, "model/reward_r2") for run in found.get(name, [])] for name in plots.SWITCHES]
+        ratio = [
+            [late(run, "rewards/synthetic") / late(run, "rewards/real") for run in found.get(name, [])]
+            for name in plots.SWITCHES
+        ]
+        lines.append(f"| {task} | {' | '.join(map(row_of, r2 + ratio))} |")
+    return "\n".join(lines)
+
+
+def grid_landings_table():
+    """A line per agent of quadruped-walk: 100 episodes, by whether the robot is on its feet after 200 steps."""
+    heads = ["algorithm", "seed", "on its feet after 200 steps", "mean return of these", "of the others"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for name in GRID_ALGORITHMS:
+        for path in sorted((RESULTS / "grid/landings").glob(f"{name.split()[0].lower()}__*.csv")):
+            x = read_landings(path)["agent"]
+            up = x["after_200"] > 0.9
+            parts = [span(x["return"][part].mean()) if part.any() else "-" for part in (up, ~up)]
+            lines.append(f"| {name} | {path.stem.rsplit('seed', 1)[1]} | {up.sum()} | {' | '.join(parts)} |")
+    return "\n".join(lines)
+
+
+def draw_grid():
+    """Learning curves, returns beside SAC's, and the four switch settings."""
+    found = read_grid()
+    if found:
+        plots.curves(grid_files(), str(RESULTS / "grid_curves"))
+    if any("SAC" in algorithms for algorithms in found.values()):
+        plots.summary(grid_files(), str(RESULTS / "grid_summary"), last=2)
+    if any({"TUN only", "DNP only"} & set(algorithms) for algorithms in found.values()):
+        plots.ablation(grid_files(), str(RESULTS / "grid_ablation"))
+
+
 # ---------------------------------------- The model alone
 NAMES = {"mbpo": "MBPO", "tun": "TUN only", "dnp": "DNP only", "ftfl": "FTFL"}
 SHOWN_STEPS = (2_000, 10_000, 20_000, 50_000)
@@ -461,10 +553,11 @@ def draw_studies():
 TABLES = {"critics": critics_table, "forces": forces_table, "walk": walk_table}
 TABLES |= {"landings": landings_table, "sb3": sb3_table}
 TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table, "widths": widths_table}
-TABLES |= {"pilots": pilots_table}
+TABLES |= {"pilots": pilots_table, "grid": grid_table, "grid_model": grid_model_table}
+TABLES |= {"grid_landings": grid_landings_table}
 TABLES |= {"studies": studies_table, "crossing": crossing_table, "follows": follows_table}
 TABLES |= {"variances": variances_table}
-FIGURES = [draw_critics, draw_long, draw_landings, draw_taxonomy, draw_studies]
+FIGURES = [draw_critics, draw_long, draw_landings, draw_taxonomy, draw_studies, draw_grid]
 
 
 def with_tables(text):

@@ -25,7 +25,7 @@ import tyro  # noqa: E402
 import plots  # noqa: E402
 
 TAGS = ["eval/episodic_return", "eval/q_start", "eval/discounted_return"]
-TAGS += ["model/reward_r2", "model/next_state_r2", "rewards/real", "rewards/synthetic"]
+TAGS += ["model/reward_r2", "model/next_state_r2", "rewards/real", "rewards/synthetic", "losses/qf1_values"]
 
 
 @dataclass

@@ -10,16 +10,21 @@ It differs from sac.py in the log std (clipped, not squashed), in the initial we
 """
 
 import csv
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium as gym
-import numpy as np
-import shimmy
-import torch
-import tyro
-from stable_baselines3 import SAC
-from stable_baselines3.common.callbacks import BaseCallback
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import gymnasium as gym  # noqa: E402
+import numpy as np  # noqa: E402
+import shimmy  # noqa: E402
+import torch  # noqa: E402
+import tyro  # noqa: E402
+from stable_baselines3 import SAC  # noqa: E402
+from stable_baselines3.common.callbacks import BaseCallback  # noqa: E402
+
+import sac  # noqa: E402
 
 COLUMNS = ["step", "return", "q_start", "discounted_return", "training_return", "alpha"]
 
@@ -77,6 +82,14 @@ class Evaluation(BaseCallback):
 
 
 def main(args):
+    flags = {name: value for name, value in vars(args).items() if name != "out"}
+    checked = sac.Args(**flags, device="cpu")
+    sac.check_args(checked)
+    args.env_id = checked.env_id
+    out = Path(args.out) / f"{args.env_id.removeprefix('dm_control/').rsplit('-v', 1)[0]}.csv"
+    if out.exists():
+        sac.fail(f"--out {args.out}: {out} is there already; name another folder, or move it away")
+    out.parent.mkdir(parents=True, exist_ok=True)
     gym.register_envs(shimmy)
     torch.set_num_threads(1)
     env = make_env(args.env_id)
@@ -85,8 +98,6 @@ def main(args):
     steps |= dict(buffer_size=args.total_timesteps, target_entropy=-env.action_space.shape[0] / 2)
     model = SAC("MlpPolicy", env, ent_coef="auto", seed=args.seed, device="cpu", **steps)
     model.learn(args.total_timesteps, callback=evaluation)
-    out = Path(args.out) / f"{args.env_id.removeprefix('dm_control/').rsplit('-v', 1)[0]}.csv"
-    out.parent.mkdir(parents=True, exist_ok=True)
     with open(out, "w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *evaluation.rows])
 
