@@ -1,6 +1,7 @@
 """REPRODUCTION.md and benchmark/results/ agree; and benchmark/critics.py runs what it says."""
 
 import csv
+import json
 import re
 import shutil
 from pathlib import Path
@@ -332,3 +333,68 @@ def test_the_curves_of_the_fits_are_all_seeds_and_their_median(tmp_path, monkeyp
     places = list(studies.TAGS)
     real, synthetic = (places.index(f"reward_{x}") + np.arange(6) + 10 for x in ("real", "synthetic"))
     np.testing.assert_allclose(ratio, synthetic / real)
+
+
+def made_up_run(folder, script, seed, scalars, steps=(1_000, 2_000, 3_000, 4_000)):
+    """The CSV of a run of the grid, with these values at these steps."""
+    flags = {"script": script, "env_id": "dm_control/cheetah-run-v0", "seed": seed, "num_seeds": 1}
+    flags |= {"total_timesteps": 4_000, "model_hidden_dim": 100, "real_ratio": 0.05}
+    if script == "ftfl":
+        flags |= {"target_normalization": True, "next_state_prediction": "direct"}
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"{script}__{seed}.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", "env_id", "algorithm", "seed", "tag", "step", "value"])
+        start = [f"{script}__{seed}", flags["env_id"], "", seed]
+        writer.writerow([*start, "flags", "", json.dumps(flags)])
+        for tag, values in scalars.items():
+            writer.writerows([*start, tag, step, value] for step, value in zip(steps, values))
+
+
+def test_the_grids_table_has_each_seeds_score_and_the_rules_word(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    grid = tmp_path / "grid"
+    for seed, sac_return, mbpo_return, ftfl_return in ((1, 50, 1, 61), (2, 60, 49, 70), (3, 55, 52, 10)):
+        made_up_run(grid, "sac", seed, {plots.RETURN: (900, 900, sac_return - 5, sac_return + 5)})
+        made_up_run(grid, "mbpo", seed, {plots.RETURN: (900, 900, mbpo_return, mbpo_return)})
+        made_up_run(grid, "ftfl", seed, {plots.RETURN: (900, 900, ftfl_return, ftfl_return)})
+    (line,) = figures.grid_table().splitlines()[2:]
+    behind, ahead = "1, 49, 52 (behind)", "61, 70, 10 (ahead)"
+    assert line == f"| cheetah-run | 50, 60, 55 | {behind} | - | - | {ahead} |"
+    (grid / "sac__3.csv").unlink()  # with two seeds nothing is said
+    (line,) = figures.grid_table().splitlines()[2:]
+    assert line == "| cheetah-run | 50, 60 | 1, 49, 52 | - | - | 61, 70, 10 |"
+    made_up_run(grid, "sac", 3, {plots.RETURN: (0, 0, 40, 40)})
+    made_up_run(grid, "ftfl", 2, {plots.RETURN: (0, 0, 60, 60)})  # as good as SAC's best: not ahead
+    (line,) = figures.grid_table().splitlines()[2:]
+    assert line == "| cheetah-run | 50, 60, 40 | 1, 49, 52 | - | - | 61, 60, 10 |"
+
+
+def test_the_grids_models_are_those_of_the_last_2500_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    for script, seed, imagined in (("mbpo", 1, 1), ("ftfl", 1, 2), ("ftfl", 2, 4)):
+        values = {"model/reward_r2": (-9, 0.1 * seed, 0.2, 0.3), "rewards/real": (9, 1, 2, 3)}
+        values |= {plots.RETURN: (0, 0, 0, 0), "rewards/synthetic": (99, imagined, imagined, imagined)}
+        made_up_run(tmp_path / "grid", script, seed, values)
+    (line,) = figures.grid_model_table().splitlines()[2:]
+    assert line == "| cheetah-run | 0.2 | - | - | 0.2, 0.233 | 0.5 | - | - | 1, 2 |"
+
+
+def test_the_grids_landings_are_told_apart_per_agent(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    landings = tmp_path / "grid/landings"
+    landings.mkdir(parents=True)
+    for name, earned in (("sac__dm_control-x__seed2", 500), ("tun__dm_control-x__seed1", 700)):
+        with open(landings / f"{name}.csv", "w") as file:
+            print("policy,episode,start,after_200,end,return", file=file)
+            for episode, row in enumerate((f"0,1,1,{earned}", "0,1,-1,300", "1,-1,1,20", "1,-1,-1,4"), 1):
+                print(f"agent,{episode},{row}", file=file)
+    lines = figures.grid_landings_table().splitlines()[2:]
+    assert lines == ["| SAC | 2 | 2 | 400 | 12 |", "| TUN only | 1 | 2 | 500 | 12 |"]
+
+
+def test_an_empty_grid_has_no_lines_and_no_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    assert len(figures.grid_table().splitlines()) == 2
+    figures.draw_grid()
+    assert not list(tmp_path.iterdir())
