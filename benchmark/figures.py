@@ -392,7 +392,7 @@ def grid_model_table():
 
 
 def grid_landings_table():
-    """A line per agent of quadruped-walk: its episodes, told apart by landing on the feet (after 200 steps)."""
+    """A line per agent of quadruped-walk: episodes by whether the robot is on its feet after 200 steps."""
     heads = ["algorithm", "seed", "on its feet after 200 steps", "mean return of these", "of the others"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name in GRID_ALGORITHMS:
