@@ -379,7 +379,7 @@ def grid_model_table():
 
     def late(run, tag):
         steps, values = run.scalars[tag]
-        return values[steps > plots.planned_steps(run) - 2_500].mean()
+        return values[steps > plots.last_step(run) - 2_500].mean()
 
     for task, found in read_grid().items():
         r2 = [[late(run, "model/reward_r2") for run in found.get(name, [])] for name in plots.SWITCHES]

@@ -3,6 +3,7 @@
     python benchmark/grid.py --jobs 2                             # all of it: days of two cores
     python benchmark/grid.py --tasks Hopper-v5 --algos sac mbpo   # a part
     python benchmark/grid.py --list                               # what is missing
+    python benchmark/grid.py --tasks Hopper-v5 --total-timesteps 25000 --out OTHER  # go on to these
 
 The runs are those of `benchmark/sweep.py --preset laptop`, in a folder that both can work on: where Ray is at
 hand, take the sweep, and this to write down what is complete. A run whose CSV is in --out is not run again; a
@@ -33,6 +34,7 @@ class Args:
     algos: tuple[str, ...] = ()  # sac, mbpo, tun, dnp, ftfl; by default all
     tasks: tuple[str, ...] = ()  # by default all of the preset
     seeds: tuple[int, ...] = ()  # by default 1 to 3
+    total_timesteps: int = 0  # the runs' length where it is not the preset's: complete runs go on to it
     jobs: int = 1  # runs side by side, of one thread each
     run_dir: str = "runs/grid"  # the sweep's folder
     out: str = str(ROOT / "benchmark/results/grid")  # folder for a CSV per run
@@ -47,6 +49,10 @@ def export(run, out):
     """Write a complete run's CSV. The file of its landings comes first: with the CSV, all is there."""
     run_dir = sweep.progress(run.folder)[1]
     about = plots.read_run_dir(run_dir)
+    if (there := plots.last_step(about)) != (wanted := plots.planned_steps(run)):
+        plots.fail(
+            f"--run-dir: {run.name} has gone on to {there} steps already, so that {wanted} can't be had"
+        )
     path = csv_of(run, out)
     if "quadruped-walk" in run.name:
         landed = path.with_name("landings") / path.name
@@ -70,7 +76,8 @@ def main(args):
     if args.jobs < 1:
         plots.fail(f"--jobs must be at least 1, not {args.jobs}")
     wanted = {"algos": args.algos, "tasks": args.tasks, "seeds": args.seeds, "run_dir": args.run_dir}
-    runs = sweep.plan(sweep.Args(preset="laptop", **wanted))
+    longer = ["--total-timesteps", str(args.total_timesteps)] if args.total_timesteps else []
+    runs = sweep.plan(sweep.Args(preset="laptop", **wanted), longer)
     runs.sort(key=lambda run: run.flags["seed"])  # all of the first seed before the second
     missing = [run for run in runs if not csv_of(run, args.out).exists()]
     for run in missing if args.list else ():

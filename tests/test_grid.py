@@ -1,5 +1,6 @@
 """benchmark/grid.py: a grid of tiny runs, completed, exported and not run again."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import critics
@@ -44,14 +45,33 @@ def test_a_grid_is_run_exported_and_not_run_again(small, tmp_path, monkeypatch, 
     assert capsys.readouterr().out == "2 of 2 runs are complete\n"
 
 
+def test_complete_runs_go_on_and_what_they_were_is_not_mixed_with_what_they_are(small, tmp_path, capsys):
+    small.algos = ("sac",)
+    grid.main(small)
+    longer = replace(small, total_timesteps=90, out=str(tmp_path / "longer"))
+    grid.main(longer)
+    for folder, steps in {"out": [30, 60], "longer": [30, 60, 90]}.items():
+        (run,) = plots.load_runs((str(tmp_path / folder),))  # finished by its own flags
+        assert run.scalars["eval/episodic_return"][0].tolist() == steps
+    assert len(list((tmp_path / "runs").rglob("args.json"))) == 1  # not begun anew
+    path = tmp_path / "out/sac__InvertedPendulum-v5__seed1.csv"
+    path.unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as error:
+        grid.main(small)
+    said = capsys.readouterr().err
+    assert error.value.code == 2 and said.startswith("error: --run-dir") and "90 steps" in said
+    assert not path.exists()
+
+
 def test_quadrupeds_that_land_are_the_agents_alone(tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(critics, "landings", lambda *args, **kwargs: called.append((args, kwargs)))
     monkeypatch.setattr(plots, "export", lambda *args: called.append(args) or Path(args[1]).write_text(""))
-    about = type("Run", (), {"scalars": {"eval/episodic_return": 0}})
+    about = plots.Run("", {"total_timesteps": 60}, {"eval/episodic_return": ([60], [0])})
     monkeypatch.setattr(plots, "read_run_dir", lambda folder: about)
     monkeypatch.setattr(sweep, "progress", lambda folder: (60, "RUN"))
-    run = sweep.Run("sac/dm_control-quadruped-walk-v0/seed1", tmp_path, "sac", [], {})
+    run = sweep.Run("sac/dm_control-quadruped-walk-v0/seed1", tmp_path, "sac", [], about.flags)
     grid.export(run, tmp_path)
     path = tmp_path / "sac__dm_control-quadruped-walk-v0__seed1.csv"
     assert called[0] == ((tmp_path / "landings" / path.name, "RUN"), {"policies": ()})
