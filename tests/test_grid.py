@@ -51,7 +51,7 @@ def test_complete_runs_go_on_and_what_they_were_is_not_mixed_with_what_they_are(
     longer = replace(small, total_timesteps=90, out=str(tmp_path / "longer"))
     grid.main(longer)
     for folder, steps in {"out": [30, 60], "longer": [30, 60, 90]}.items():
-        (run,) = plots.load_runs((str(tmp_path / folder),))  # finished by its own flags
+        (run,) = plots.load_runs((str(tmp_path / folder / "*.csv"),))
         assert run.scalars["eval/episodic_return"][0].tolist() == steps
     assert len(list((tmp_path / "runs").rglob("args.json"))) == 1  # not begun anew
     path = tmp_path / "out/sac__InvertedPendulum-v5__seed1.csv"
