@@ -494,8 +494,8 @@ class SAC(nn.Module):
 def main(args):
     """Train. Returns the run directories, one per seed."""
     device, signals = check_args(args), []
-    for number in (signal.SIGTERM, signal.SIGINT):  # stop after the step; a second one: at once
-        signal.signal(number, lambda n, _: sys.exit(128 + n) if signals else signals.append(n))
+    signal.signal(signal.SIGTERM, lambda n, _: signals.append(n))  # stop after a step; Ctrl-C twice: at once
+    signal.signal(signal.SIGINT, lambda n, _: sys.exit(128 + n) if signals else signals.append(n))
     torch.set_num_threads(args.num_threads)
     torch.backends.cuda.matmul.fp32_precision = "tf32" if args.tf32 else "ieee"
     if device.type == "cpu":

@@ -115,19 +115,21 @@ def test_a_run_can_be_made_longer(script, tmp_path):
     assert checkpoint(longer[0])["flags"]["total_timesteps"] == 180
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_leaves_a_checkpoint_of_its_step(script, name, tmp_path, capsys, monkeypatch):
-    number, evaluate = getattr(signal, name), script.evaluate
+@pytest.mark.parametrize("names", ["SIGTERM", "SIGINT", "SIGTERM SIGTERM"])
+def test_a_signal_leaves_a_checkpoint_of_its_step(script, names, tmp_path, capsys, monkeypatch):
+    """A sweep's worker that is killed sends SIGTERM each time that one of its threads ends."""
+    numbers, evaluate = [getattr(signal, name) for name in names.split()], script.evaluate
 
     def evaluate_and_kill(agent, envs, args, step):
         if step == 50:
-            os.kill(os.getpid(), number)
+            for number in numbers:
+                os.kill(os.getpid(), number)
         return evaluate(agent, envs, args, step)
 
     monkeypatch.setattr(script, "evaluate", evaluate_and_kill)
     flags = {"eval_interval": 50, "num_seeds": 2}
     call = lambda: run(script, tmp_path / "runs", **flags)  # noqa: E731
-    assert_stops(capsys, 128 + number, "step 50", "--resume", call=call)
+    assert_stops(capsys, 128 + numbers[0], "step 50", "--resume", call=call)
     run_dirs = sorted((tmp_path / "runs").iterdir())
     assert checkpoint(run_dirs[0])["step"] == 50 and not (run_dirs[1] / "checkpoint.pt").exists()
     monkeypatch.undo()
@@ -135,16 +137,17 @@ def test_a_signal_leaves_a_checkpoint_of_its_step(script, name, tmp_path, capsys
     assert stress_resume.differences(run_dirs, run(script, tmp_path / "whole", **flags)) == []
 
 
-def test_the_second_signal_stops_at_once(script, tmp_path, monkeypatch):
+@pytest.mark.parametrize("first", ["SIGTERM", "SIGINT"])
+def test_ctrl_c_after_a_signal_stops_at_once(script, first, tmp_path, monkeypatch):
     def evaluate(*args):
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), getattr(signal, first))
+        os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("still running")
 
     monkeypatch.setattr(script, "evaluate", evaluate)
     with pytest.raises(SystemExit) as stop:
         run(script, tmp_path)
-    assert stop.value.code == 128 + signal.SIGTERM
+    assert stop.value.code == 128 + signal.SIGINT
 
 
 def test_flags_of_the_run_hold_and_only_some_may_change(script, tmp_path, capsys):
