@@ -254,22 +254,23 @@ def real_and_imagined_forces(out):
         writer.writerow(["all beyond 2", "", *(f"{v:.4f}" for v in beyond)])
 
 
-def landings(out, agent_dir="", episodes=100, policies=("none", "random")):
+def landings(out, agent_dir="", number=0, episodes=100, policies=("none", "random")):
     """Write how upright quadruped-walk's robot is when an episode begins, after four seconds (200 steps) and
     at its end (1: on its feet, -1: on its back), and what the episode earns, as CSV. All policies play the
-    same episodes."""
+    same episodes. Of several agents in a run, `number` says which, from 0."""
     env = sac.make_env("dm_control/quadruped-walk-v0", False)
     physics, rng = env.unwrapped._env.physics, np.random.default_rng(1)
     shape = env.action_space.shape
     known = {"none": lambda obs: np.zeros(shape), "random": lambda obs: rng.uniform(-1, 1, shape)}
     policies = {name: known[name] for name in policies}
     if agent_dir:
-        _, _, agent, _ = evaluate.load(agent_dir)
+        _, agents, agent, _ = evaluate.load(agent_dir)
 
         @torch.no_grad()
         def mean_action(obs):
-            mean, _ = agent.actor(torch.as_tensor(obs, dtype=torch.float32)[None, None])
-            return torch.tanh(mean)[0, 0].numpy()
+            obs = torch.as_tensor(obs, dtype=torch.float32)
+            mean, _ = agent.actor(obs.expand(agents.num_seeds, 1, -1))
+            return torch.tanh(mean)[number, 0].numpy()
 
         policies["agent"] = mean_action
     with open(out, "w", newline="") as file:

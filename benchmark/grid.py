@@ -35,34 +35,45 @@ class Args:
     tasks: tuple[str, ...] = ()  # by default all of the preset
     seeds: tuple[int, ...] = ()  # by default 1 to 3
     total_timesteps: int = 0  # the runs' length where it is not the preset's: complete runs go on to it
+    num_seeds: int = 1  # seeds side by side in one process; on a GPU, take all
+    gpus: float = 0  # with more than 0 the runs are on a GPU; --jobs says how many at once
     jobs: int = 1  # runs side by side, of one thread each
     run_dir: str = "runs/grid"  # the sweep's folder
     out: str = str(ROOT / "benchmark/results/grid")  # folder for a CSV per run
     list: bool = False  # print the runs that are missing, run nothing
 
 
-def csv_of(run, out):
-    return Path(out) / f"{run.name.replace('/', '__')}.csv"
+def csvs_of(run, out):
+    """The CSV files of a run's seeds, in their order."""
+    algo, task, _ = run.name.split("/")
+    first = run.flags["seed"]
+    return [Path(out) / f"{algo}__{task}__seed{first + k}.csv" for k in range(run.flags["num_seeds"])]
+
+
+def is_written(run, out):
+    return all(path.exists() for path in csvs_of(run, out))
 
 
 def export(run, out):
-    """Write a complete run's CSV. The file of its landings comes first: with the CSV, all is there."""
+    """Write the CSV of each of a complete run's seeds. The file of its landings comes first: with the CSV,
+    all is there."""
     run_dir = sweep.progress(run.folder)[1]
     about = plots.read_run_dir(run_dir)
     if (there := plots.last_step(about)) != (wanted := plots.planned_steps(run)):
         plots.fail(
             f"--run-dir: {run.name} has gone on to {there} steps already, so that {wanted} can't be had"
         )
-    path = csv_of(run, out)
-    if "quadruped-walk" in run.name:
-        landed = path.with_name("landings") / path.name
-        landed.parent.mkdir(parents=True, exist_ok=True)
-        critics.landings(landed, str(run_dir), policies=())
-    tags = [tag for tag in TAGS if tag in about.scalars]
-    plots.export((str(run_dir),), str(path), tuple(tags))
-    path.write_text(
-        path.read_text().replace(str(run.folder), run.name)
-    )  # the flags name this machine's folder
+    tags = tuple(tag for tag in TAGS if tag in about.scalars)
+    for k, path in enumerate(csvs_of(run, out)):
+        if path.exists():
+            continue
+        if "quadruped-walk" in run.name:
+            landed = path.with_name("landings") / path.name
+            landed.parent.mkdir(parents=True, exist_ok=True)
+            critics.landings(landed, str(run_dir), k, policies=())
+        plots.export((str(run_dir.with_name(about.flags["run_dirs"][k])),), str(path), tags)
+        text = path.read_text().replace(str(run.folder), run.name)  # the flags name this machine's folder
+        path.write_text(text)
 
 
 def complete(run, out):
@@ -75,11 +86,12 @@ def complete(run, out):
 def main(args):
     if args.jobs < 1:
         plots.fail(f"--jobs must be at least 1, not {args.jobs}")
-    wanted = {"algos": args.algos, "tasks": args.tasks, "seeds": args.seeds, "run_dir": args.run_dir}
+    names = ("algos", "tasks", "seeds", "run_dir", "num_seeds", "gpus")
+    wanted = {name: getattr(args, name) for name in names}
     longer = ["--total-timesteps", str(args.total_timesteps)] if args.total_timesteps else []
     runs = sweep.plan(sweep.Args(preset="laptop", **wanted), longer)
     runs.sort(key=lambda run: run.flags["seed"])  # all of the first seed before the second
-    missing = [run for run in runs if not csv_of(run, args.out).exists()]
+    missing = [run for run in runs if not is_written(run, args.out)]
     for run in missing if args.list else ():
         print(run.name)
     print(f"{len(runs) - len(missing)} of {len(runs)} runs are complete")

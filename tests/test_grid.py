@@ -45,6 +45,18 @@ def test_a_grid_is_run_exported_and_not_run_again(small, tmp_path, monkeypatch, 
     assert capsys.readouterr().out == "2 of 2 runs are complete\n"
 
 
+def test_seeds_of_one_process_have_a_file_each_and_none_is_overwritten(small, tmp_path):
+    small.algos, small.seeds, small.num_seeds = ("sac",), (1, 2), 2
+    kept = tmp_path / "out/sac__InvertedPendulum-v5__seed1.csv"
+    kept.parent.mkdir()
+    kept.write_text("of another machine")
+    grid.main(small)
+    assert kept.read_text() == "of another machine"
+    (run,) = plots.read_csv(tmp_path / "out/sac__InvertedPendulum-v5__seed2.csv")
+    assert run.flags["seed"] == 2 and run.flags["num_seeds"] == 2
+    assert len(list((tmp_path / "out").iterdir())) == 2 and str(tmp_path) not in run.name
+
+
 def test_complete_runs_go_on_and_what_they_were_is_not_mixed_with_what_they_are(small, tmp_path, capsys):
     small.algos = ("sac",)
     grid.main(small)
@@ -68,14 +80,18 @@ def test_quadrupeds_that_land_are_the_agents_alone(tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(critics, "landings", lambda *args, **kwargs: called.append((args, kwargs)))
     monkeypatch.setattr(plots, "export", lambda *args: called.append(args) or Path(args[1]).write_text(""))
-    about = plots.Run("", {"total_timesteps": 60}, {"eval/episodic_return": ([60], [0])})
+    folder, flags = tmp_path / "RUN0", {"total_timesteps": 60, "seed": 1, "num_seeds": 2}
+    flags["run_dirs"] = ["RUN0", "RUN1"]
+    about = plots.Run("", flags, {"eval/episodic_return": ([60], [0])})
     monkeypatch.setattr(plots, "read_run_dir", lambda folder: about)
-    monkeypatch.setattr(sweep, "progress", lambda folder: (60, "RUN"))
-    run = sweep.Run("sac/dm_control-quadruped-walk-v0/seed1", tmp_path, "sac", [], about.flags)
+    monkeypatch.setattr(sweep, "progress", lambda _: (60, folder))
+    run = sweep.Run("sac/dm_control-quadruped-walk-v0/seed1-2", tmp_path, "sac", [], about.flags)
     grid.export(run, tmp_path)
-    path = tmp_path / "sac__dm_control-quadruped-walk-v0__seed1.csv"
-    assert called[0] == ((tmp_path / "landings" / path.name, "RUN"), {"policies": ()})
-    assert called[1] == (("RUN",), str(path), ("eval/episodic_return",))
+    for k in (0, 1):
+        path = tmp_path / f"sac__dm_control-quadruped-walk-v0__seed{k + 1}.csv"
+        assert called[2 * k] == ((tmp_path / "landings" / path.name, str(folder), k), {"policies": ()})
+        exported = str(tmp_path / f"RUN{k}")
+        assert called[2 * k + 1] == ((exported,), str(path), ("eval/episodic_return",))
 
 
 def test_a_mistake_is_one_line_before_any_run(small, tmp_path, capsys):

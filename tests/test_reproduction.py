@@ -115,12 +115,13 @@ def test_all_policies_play_the_same_episodes_and_what_they_earn_is_theirs(tmp_pa
 
 
 def test_the_agent_of_a_run_plays_its_mean_actions(tmp_path, monkeypatch):
-    agent = sac.SAC(78, 12, make_args(sac, num_seeds=1))
-    monkeypatch.setattr(critics.evaluate, "load", lambda run: (sac, None, agent, 0))
+    args = make_args(sac, num_seeds=2)
+    agent = sac.SAC(78, 12, args)
+    monkeypatch.setattr(critics.evaluate, "load", lambda run: (sac, args, agent, 0))
     with torch.no_grad():
         for parameter in agent.actor.parameters():
-            parameter.zero_()  # the mean action is 0
-    critics.landings(tmp_path / "landings.csv", "RUN", episodes=1)
+            parameter[1].zero_()  # the second one's mean action is 0
+    critics.landings(tmp_path / "landings.csv", "RUN", 1, episodes=1)
     none, _, own = (tmp_path / "landings.csv").read_text().splitlines()[1:]
     assert own.removeprefix("agent") == none.removeprefix("none")
 
