@@ -328,18 +328,22 @@ def pilots_table():
 GRID_ALGORITHMS = ("SAC", *plots.SWITCHES)
 
 
-def grid_files():
+GRID_STEPS = {"grid": "", "grid_longer": ", 25,000 steps"}  # folder: what its lines say
+
+
+def grid_files(folder="grid"):
     """The CSV files of benchmark/grid.py that plots.py reads."""
-    return (str(RESULTS / "grid/*.csv"),)
+    return (str(RESULTS / folder / "*.csv"),)
 
 
-def read_grid():
-    """{task: {algorithm: runs, by seed}} of the grid's complete runs."""
+def read_grid(folders=tuple(GRID_STEPS)):
+    """{task: {algorithm: runs, by seed}} of complete runs: the grid's, and those that have gone on."""
     found = {}
-    runs = plots.load_runs(grid_files()) if glob.glob(*grid_files()) else []
-    for run in sorted(runs, key=lambda run: run.flags["seed"]):
-        task = run.flags["env_id"].removeprefix("dm_control/").rsplit("-v", 1)[0]
-        found.setdefault(task, {}).setdefault(plots.algorithm(run.flags), []).append(run)
+    for folder in folders:
+        runs = plots.load_runs(grid_files(folder)) if glob.glob(*grid_files(folder)) else []
+        for run in sorted(runs, key=lambda run: run.flags["seed"]):
+            task = run.flags["env_id"].removeprefix("dm_control/").rsplit("-v", 1)[0] + GRID_STEPS[folder]
+            found.setdefault(task, {}).setdefault(plots.algorithm(run.flags), []).append(run)
     return dict(sorted(found.items()))
 
 
@@ -392,21 +396,33 @@ def grid_model_table():
 
 
 def grid_landings_table():
-    """A line per agent of quadruped-walk: episodes by whether the robot is on its feet after 200 steps."""
-    heads = ["algorithm", "seed", "on its feet after 200 steps", "mean return of these", "of the others"]
+    """A line per agent of quadruped-walk, from the grid and from where its runs have gone on to: episodes by
+    whether the robot is on its feet after 200 steps."""
+    heads = [
+        "algorithm",
+        "steps",
+        "seed",
+        "on its feet after 200 steps",
+        "mean return of these",
+        "of the others",
+    ]
+    heads += ["mean return", "standard error"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name in GRID_ALGORITHMS:
-        for path in sorted((RESULTS / "grid/landings").glob(f"{name.split()[0].lower()}__*.csv")):
-            x = read_landings(path)["agent"]
-            up = x["after_200"] > 0.9
-            parts = [span(x["return"][part].mean()) if part.any() else "-" for part in (up, ~up)]
-            lines.append(f"| {name} | {path.stem.rsplit('seed', 1)[1]} | {up.sum()} | {' | '.join(parts)} |")
+        for folder, steps in zip(GRID_STEPS, ("12,500", "25,000")):
+            for path in sorted((RESULTS / folder / "landings").glob(f"{name.split()[0].lower()}__*.csv")):
+                x = read_landings(path)["agent"]
+                up, returns = x["after_200"] > 0.9, x["return"]
+                parts = [span(returns[part].mean()) if part.any() else "-" for part in (up, ~up)]
+                cells = [name, steps, path.stem.rsplit("seed", 1)[1], up.sum(), *parts]
+                cells += [span(returns.mean()), f"{returns.std(ddof=1) / len(returns) ** 0.5:.2g}"]
+                lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
 
 def draw_grid():
     """Learning curves, returns beside SAC's, and the four switch settings."""
-    found = read_grid()
+    found = read_grid(("grid",))
     if found:
         plots.curves(grid_files(), str(RESULTS / "grid_curves"))
     if any("SAC" in algorithms for algorithms in found.values()):

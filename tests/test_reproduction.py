@@ -379,19 +379,31 @@ def test_the_grids_models_are_those_of_the_last_2500_steps(tmp_path, monkeypatch
         made_up_run(tmp_path / "grid", script, seed, values)
     (line,) = figures.grid_model_table().splitlines()[2:]
     assert line == "| cheetah-run | 0.2 | - | - | 0.2, 0.233 | 0.5 | - | - | 1, 2 |"
+    values = {name: x + x[-1:] for name, x in values.items()}
+    made_up_run(tmp_path / "grid_longer", "ftfl", 2, values, (1_000, 2_000, 3_000, 4_000, 8_000))
+    first, longer = figures.grid_model_table().splitlines()[2:]
+    assert first == line and longer == "| cheetah-run, 25,000 steps | - | - | - | 0.3 | - | - | - | 1.33 |"
 
 
 def test_the_grids_landings_are_told_apart_per_agent(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
-    landings = tmp_path / "grid/landings"
-    landings.mkdir(parents=True)
-    for name, earned in (("sac__dm_control-x__seed2", 500), ("tun__dm_control-x__seed1", 700)):
-        with open(landings / f"{name}.csv", "w") as file:
+    agents = {
+        "grid/landings/sac__dm_control-x__seed2": 500,
+        "grid_longer/landings/sac__dm_control-x__seed2": 900,
+    }
+    for name, earned in (agents | {"grid/landings/tun__dm_control-x__seed1": 700}).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        with open(tmp_path / f"{name}.csv", "w") as file:
             print("policy,episode,start,after_200,end,return", file=file)
             for episode, row in enumerate((f"0,1,1,{earned}", "0,1,-1,300", "1,-1,1,20", "1,-1,-1,4"), 1):
                 print(f"agent,{episode},{row}", file=file)
     lines = figures.grid_landings_table().splitlines()[2:]
-    assert lines == ["| SAC | 2 | 2 | 400 | 12 |", "| TUN only | 1 | 2 | 500 | 12 |"]
+    errors = [np.std([earned, 300, 20, 4], ddof=1) / 2 for earned in (500, 900, 700)]
+    assert lines == [
+        f"| SAC | 12,500 | 2 | 2 | 400 | 12 | 206 | {errors[0]:.2g} |",
+        f"| SAC | 25,000 | 2 | 2 | 600 | 12 | 306 | {errors[1]:.2g} |",
+        f"| TUN only | 12,500 | 1 | 2 | 500 | 12 | 256 | {errors[2]:.2g} |",
+    ]
 
 
 def test_an_empty_grid_has_no_lines_and_no_figures(tmp_path, monkeypatch):
