@@ -360,6 +360,12 @@ def beside(values, sac):
     return " (behind)" if middle < sac.min() else " (ahead)" if middle > sac.max() else ""
 
 
+def late(run, tag):
+    """The mean of a run's values over its last 2,500 steps."""
+    steps, values = run.scalars[tag]
+    return values[steps > plots.last_step(run) - 2_500].mean()
+
+
 def row_of(values):
     """Seeds' values in the order of the seeds, or a dash."""
     return ", ".join(span(value) for value in values) or "-"
@@ -380,11 +386,6 @@ def grid_model_table():
     both as means over the last 2,500 steps, each seed's."""
     heads = [f"{text}: {name}" for text in ("reward R2", "imagined / real reward") for name in plots.SWITCHES]
     lines = ["| task | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
-
-    def late(run, tag):
-        steps, values = run.scalars[tag]
-        return values[steps > plots.last_step(run) - 2_500].mean()
-
     for task, found in read_grid().items():
         r2 = [[late(run, "model/reward_r2") for run in found.get(name, [])] for name in plots.SWITCHES]
         ratio = [
@@ -396,26 +397,25 @@ def grid_model_table():
 
 
 def grid_landings_table():
-    """A line per agent of quadruped-walk, from the grid and from where its runs have gone on to: episodes by
-    whether the robot is on its feet after 200 steps."""
-    heads = [
-        "algorithm",
-        "steps",
-        "seed",
-        "on its feet after 200 steps",
-        "mean return of these",
-        "of the others",
-    ]
-    heads += ["mean return", "standard error"]
+    """A line per agent of quadruped-walk, of the grid and of its runs that have gone on: 100 episodes by
+    whether the robot is on its feet after 200 steps; of the run's last three evaluations what Q said at their
+    first states, and what was obtained from there; and the model's next-state R2."""
+    heads = ["algorithm", "steps", "seed", "on its feet", "mean return of these", "of the others"]
+    heads += ["of all", "standard error", "Q at the start", "discounted return", "next-state R2"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for name in GRID_ALGORITHMS:
         for folder, steps in zip(GRID_STEPS, ("12,500", "25,000")):
-            for path in sorted((RESULTS / folder / "landings").glob(f"{name.split()[0].lower()}__*.csv")):
-                x = read_landings(path)["agent"]
-                up, returns = x["after_200"] > 0.9, x["return"]
+            pattern = f"{name.split()[0].lower()}__dm_control-quadruped-walk-v0__seed*.csv"
+            for path in sorted((RESULTS / folder).glob(pattern)):
+                (run,) = plots.read_csv(path)
+                episodes = read_landings(path.parent / "landings" / path.name)["agent"]
+                up, returns = episodes["after_200"] > 0.9, episodes["return"]
                 parts = [span(returns[part].mean()) if part.any() else "-" for part in (up, ~up)]
-                cells = [name, steps, path.stem.rsplit("seed", 1)[1], up.sum(), *parts]
-                cells += [span(returns.mean()), f"{returns.std(ddof=1) / len(returns) ** 0.5:.2g}"]
+                cells = [name, steps, run.flags["seed"], up.sum(), *parts, span(returns.mean())]
+                cells.append(f"{returns.std(ddof=1) / len(returns) ** 0.5:.2g}")
+                for tag in ("eval/q_start", "eval/discounted_return"):
+                    cells.append(span(run.scalars[tag][1][-3:].mean()))
+                cells.append("-" if name == "SAC" else span(late(run, "model/next_state_r2")))
                 lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 

@@ -387,22 +387,27 @@ def test_the_grids_models_are_those_of_the_last_2500_steps(tmp_path, monkeypatch
 
 def test_the_grids_landings_are_told_apart_per_agent(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
-    agents = {
-        "grid/landings/sac__dm_control-x__seed2": 500,
-        "grid_longer/landings/sac__dm_control-x__seed2": 900,
-    }
-    for name, earned in (agents | {"grid/landings/tun__dm_control-x__seed1": 700}).items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        with open(tmp_path / f"{name}.csv", "w") as file:
+    runs = (
+        ("grid", "sac", "sac", 2, 500),
+        ("grid_longer", "sac", "sac", 2, 900),
+        ("grid", "tun", "ftfl", 1, 700),
+    )
+    for folder, algo, script, seed, earned in runs:
+        values = {"eval/q_start": (9, 1, 2, 6), "eval/discounted_return": (9, 2, 4, earned)}
+        made_up_run(tmp_path, script, seed, values | {"model/next_state_r2": (9, 0.1, 0.2, 0.6)})
+        path = tmp_path / folder / f"{algo}__dm_control-quadruped-walk-v0__seed{seed}.csv"
+        (path.parent / "landings").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{script}__{seed}.csv").rename(path)
+        with open(path.parent / "landings" / path.name, "w") as file:
             print("policy,episode,start,after_200,end,return", file=file)
             for episode, row in enumerate((f"0,1,1,{earned}", "0,1,-1,300", "1,-1,1,20", "1,-1,-1,4"), 1):
                 print(f"agent,{episode},{row}", file=file)
     lines = figures.grid_landings_table().splitlines()[2:]
     errors = [np.std([earned, 300, 20, 4], ddof=1) / 2 for earned in (500, 900, 700)]
     assert lines == [
-        f"| SAC | 12,500 | 2 | 2 | 400 | 12 | 206 | {errors[0]:.2g} |",
-        f"| SAC | 25,000 | 2 | 2 | 600 | 12 | 306 | {errors[1]:.2g} |",
-        f"| TUN only | 12,500 | 1 | 2 | 500 | 12 | 256 | {errors[2]:.2g} |",
+        f"| SAC | 12,500 | 2 | 2 | 400 | 12 | 206 | {errors[0]:.2g} | 3 | 169 | - |",
+        f"| SAC | 25,000 | 2 | 2 | 600 | 12 | 306 | {errors[1]:.2g} | 3 | 302 | - |",
+        f"| TUN only | 12,500 | 1 | 2 | 500 | 12 | 256 | {errors[2]:.2g} | 3 | 235 | 0.3 |",
     ]
 
 
