@@ -396,6 +396,23 @@ def grid_model_table():
     return "\n".join(lines)
 
 
+def grid_rewards_table():
+    """A line per algorithm: how its model's reward comes along on quadruped-walk, each seed's, in the
+    trainings of the model at these environment steps."""
+    steps = (5_000, 7_500, 10_000, 12_500)
+    heads = [f"{text} at {step:,}" for text in ("reward R2", "imagined / real") for step in steps]
+    lines = ["| model | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+    for name, runs in read_grid(("grid",)).get("quadruped-walk", {}).items():
+        if name != "SAC":
+            at = [{tag: dict(zip(*run.scalars[tag])) for tag in run.scalars} for run in runs]
+            r2 = [[run["model/reward_r2"][step] for run in at] for step in steps]
+            ratio = [
+                [run["rewards/synthetic"][step] / run["rewards/real"][step] for run in at] for step in steps
+            ]
+            lines.append(f"| {name} | {' | '.join(map(row_of, r2 + ratio))} |")
+    return "\n".join(lines)
+
+
 def grid_landings_table():
     """A line per agent of quadruped-walk, of the grid and of its runs that have gone on: 100 episodes by
     whether the robot is on its feet after 200 steps; of the run's last three evaluations what Q said at their
@@ -570,7 +587,7 @@ TABLES = {"critics": critics_table, "forces": forces_table, "walk": walk_table}
 TABLES |= {"landings": landings_table, "sb3": sb3_table}
 TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table, "widths": widths_table}
 TABLES |= {"pilots": pilots_table, "grid": grid_table, "grid_model": grid_model_table}
-TABLES |= {"grid_landings": grid_landings_table}
+TABLES |= {"grid_rewards": grid_rewards_table, "grid_landings": grid_landings_table}
 TABLES |= {"studies": studies_table, "crossing": crossing_table, "follows": follows_table}
 TABLES |= {"variances": variances_table}
 FIGURES = [draw_critics, draw_long, draw_landings, draw_taxonomy, draw_studies, draw_grid]

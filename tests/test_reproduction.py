@@ -336,9 +336,9 @@ def test_the_curves_of_the_fits_are_all_seeds_and_their_median(tmp_path, monkeyp
     np.testing.assert_allclose(ratio, synthetic / real)
 
 
-def made_up_run(folder, script, seed, scalars, steps=(1_000, 2_000, 3_000, 4_000)):
+def made_up_run(folder, script, seed, scalars, steps=(1_000, 2_000, 3_000, 4_000), task="cheetah-run"):
     """The CSV of a run of the grid, with these values at these steps."""
-    flags = {"script": script, "env_id": "dm_control/cheetah-run-v0", "seed": seed, "num_seeds": 1}
+    flags = {"script": script, "env_id": f"dm_control/{task}-v0", "seed": seed, "num_seeds": 1}
     flags |= {"total_timesteps": 4_000, "model_hidden_dim": 100, "real_ratio": 0.05}
     if script == "ftfl":
         flags |= {"target_normalization": True, "next_state_prediction": "direct"}
@@ -383,6 +383,18 @@ def test_the_grids_models_are_those_of_the_last_2500_steps(tmp_path, monkeypatch
     made_up_run(tmp_path / "grid_longer", "ftfl", 2, values, (1_000, 2_000, 3_000, 4_000, 8_000))
     first, longer = figures.grid_model_table().splitlines()[2:]
     assert first == line and longer == "| cheetah-run, 25,000 steps | - | - | - | 0.3 | - | - | - | 1.33 |"
+
+
+def test_rewards_of_quadruped_walk_are_those_of_the_steps_that_the_table_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    steps, runs = (5_000, 5_250, 7_500, 10_000, 12_500), (("mbpo", 1, 8), ("mbpo", 2, 4), ("sac", 1, 1))
+    for script, seed, real in runs:
+        values = {"model/reward_r2": (0.1, 9, 0.2, 0.3, 0.1 * real), "rewards/real": (2, 9, 2, 2, real)}
+        values |= {"rewards/synthetic": (2, 0, 3, 4, 1)}
+        made_up_run(tmp_path / "grid", script, seed, values, steps, "quadruped-walk")
+    (line,) = figures.grid_rewards_table().splitlines()[2:]
+    r2, ratio = "0.1, 0.1 | 0.2, 0.2 | 0.3, 0.3 | 0.8, 0.4", "1, 1 | 1.5, 1.5 | 2, 2 | 0.125, 0.25"
+    assert line == f"| MBPO | {r2} | {ratio} |"
 
 
 def test_the_grids_landings_are_told_apart_per_agent(tmp_path, monkeypatch):
