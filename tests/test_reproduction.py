@@ -167,6 +167,28 @@ def test_what_the_page_says_of_landings_is_in_the_results():
     assert f"{said.min():.0f} to {said.max():.0f} in the last three evaluations" in text
 
 
+def test_what_the_page_says_of_quadruped_walk_so_far_is_in_the_results():
+    text = " ".join(PAGE.split())
+    lines = [line.strip("| ").split(" | ") for line in figures.grid_landings_table().splitlines()[2:]]
+    of = {(name, steps, seed): rest for name, steps, seed, *rest in lines}
+    assert {rest[0] for (name, *_), rest in of.items() if name == "SAC"} == {"0"}
+    at_end = {name: [rest for key, rest in of.items() if key[:2] == (name, "25,000")] for name, *_ in of}
+    earned = [f"{name} {' and '.join(rest[3] for rest in runs)}" for name, runs in at_end.items()]
+    assert f"after 25,000 steps, {', '.join(earned)}.".replace("SAC", "SAC earns") in text
+    feet = [of["FTFL", steps, seed][0] for seed in "12" for steps in ("12,500", "25,000")]
+    assert "from {} to {} (FTFL, seed 1), and from {} to {} in the other".format(*feet) in text
+    of_sac = [(float(rest[5]), float(rest[6])) for rest in at_end.pop("SAC")]
+    said, obtained = zip(*((float(rest[5]), float(rest[6])) for runs in at_end.values() for rest in runs))
+    low, high = (f"{f(x for _, x in of_sac):.0f}" for f in (min, max))
+    assert f"say {min(of_sac)[0]:.0f} and more at first states from which {low} to {high} is obtained" in text
+    numbers = [f"{f(x):.0f}" for x in (obtained, said) for f in (min, max)]
+    assert "for {} to {}, {} to {}.".format(*numbers) in text
+    tun = figures.read_grid(("grid_longer",))["quadruped-walk, 25,000 steps"]["TUN only"][0]
+    ratio = figures.late(tun, "rewards/synthetic") / figures.late(tun, "rewards/real")
+    r2 = figures.late(tun, "model/reward_r2")
+    assert f"it imagines {ratio:.3g} of the real mean, with a reward R2 of {r2:.3g}." in text
+
+
 def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
     flags = "--num-seeds 2 --env-id Hopper-v5 --hidden-dim 16 --batch-size 20 --learning-starts 40"
     flags += " --log-interval 5 --total-timesteps 60 --utd-ratio 1 --eval-episodes 1 --device cpu"
