@@ -86,6 +86,10 @@ def complete(run, out):
 def main(args):
     if args.jobs < 1:
         plots.fail(f"--jobs must be at least 1, not {args.jobs}")
+    if args.total_timesteps and args.out == Args.out:
+        plots.fail(
+            "--total-timesteps needs an --out of its own: in that folder are the runs of the preset's length"
+        )
     names = ("algos", "tasks", "seeds", "run_dir", "num_seeds", "gpus")
     wanted = {name: getattr(args, name) for name in names}
     longer = ["--total-timesteps", str(args.total_timesteps)] if args.total_timesteps else []

@@ -94,9 +94,11 @@ def test_quadrupeds_that_land_are_the_agents_alone(tmp_path, monkeypatch):
         assert called[2 * k + 1] == ((exported,), str(path), ("eval/episodic_return",))
 
 
-def test_a_mistake_is_one_line_before_any_run(small, tmp_path, capsys):
-    small.jobs = 0
+@pytest.mark.parametrize("flag", ["jobs", "total_timesteps"])
+def test_a_mistake_is_one_line_before_any_run(small, tmp_path, capsys, flag):
+    wrong = {"jobs": {"jobs": 0}, "total_timesteps": {"total_timesteps": 90, "out": grid.Args.out}}[flag]
     with pytest.raises(SystemExit) as error:
-        grid.main(small)
-    assert error.value.code == 2 and capsys.readouterr().err.startswith("error: --jobs")
+        grid.main(replace(small, **wrong))
+    said = capsys.readouterr().err
+    assert error.value.code == 2 and said.startswith(f"error: --{flag.replace('_', '-')} ")
     assert not list(tmp_path.iterdir())
