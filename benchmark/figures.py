@@ -326,8 +326,6 @@ def pilots_table():
 
 # ---------------------------------------- The laptop grid
 GRID_ALGORITHMS = ("SAC", *plots.SWITCHES)
-
-
 GRID_STEPS = {"grid": "", "grid_longer": ", 25,000 steps"}  # folder: what its lines say
 
 

@@ -86,7 +86,7 @@ def complete(run, out):
 def main(args):
     if args.jobs < 1:
         plots.fail(f"--jobs must be at least 1, not {args.jobs}")
-    if args.total_timesteps and args.out == Args.out:
+    if args.total_timesteps and Path(args.out).resolve() == Path(Args.out).resolve():
         plots.fail(
             "--total-timesteps needs an --out of its own: in that folder are the runs of the preset's length"
         )

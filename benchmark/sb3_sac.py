@@ -2,7 +2,7 @@
 
     .venv-peers/bin/python benchmark/sb3_sac.py --env-id dm_control/fish-upright-v0
 
-Needs requirements.txt and benchmark/requirements-peers.txt. Prints a line per evaluation: returns of five
+Needs requirements.txt and benchmark/requirements.txt. Prints a line per evaluation: returns of five
 episodes with the mean action, the smaller critic's Q at their first states, the discounted return obtained
 from there, and the last five training episodes' returns; the means go to benchmark/results/sb3_sac/TASK.csv.
 It differs from sac.py in the log std (clipped, not squashed), in the initial weights of actor and critics

@@ -1,5 +1,6 @@
 """benchmark/grid.py: a grid of tiny runs, completed, exported and not run again."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,7 +97,10 @@ def test_quadrupeds_that_land_are_the_agents_alone(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("flag", ["jobs", "total_timesteps"])
 def test_a_mistake_is_one_line_before_any_run(small, tmp_path, capsys, flag):
-    wrong = {"jobs": {"jobs": 0}, "total_timesteps": {"total_timesteps": 90, "out": grid.Args.out}}[flag]
+    wrong = {
+        "jobs": {"jobs": 0},
+        "total_timesteps": {"total_timesteps": 90, "out": os.path.relpath(grid.Args.out)},
+    }[flag]
     with pytest.raises(SystemExit) as error:
         grid.main(replace(small, **wrong))
     said = capsys.readouterr().err

@@ -118,7 +118,7 @@ def test_a_run_can_be_made_longer(script, tmp_path):
 
 @pytest.mark.parametrize("names", ["SIGTERM SIGTERM", "SIGINT"])
 def test_a_signal_leaves_a_checkpoint_of_its_step(script, names, tmp_path, capsys, monkeypatch):
-    """A sweep's worker that is killed sends SIGTERM each time that one of its threads ends."""
+    """SIGTERM can come twice: when a sweep of several threads was killed, its runs got it again."""
     numbers, evaluate = [getattr(signal, name) for name in names.split()], script.evaluate
 
     def evaluate_and_kill(agent, envs, args, step):
