@@ -59,9 +59,9 @@ PRESETS = {
     },
     "laptop": {  # REPRODUCTION.md, "The laptop grid"
         "algos": ["sac", "mbpo", "tun", "dnp", "ftfl"],
-        # Chosen by benchmark/pilots.py: cheetah-run, walker-stand, and one that is to come
+        # Chosen by benchmark/pilots.py: walker-stand, finger-spin and cheetah-run
         "tasks": ["InvertedPendulum-v5", "Hopper-v5", "dm_control/cheetah-run-v0"]
-        + ["dm_control/walker-stand-v0", "dm_control/quadruped-walk-v0"],
+        + ["dm_control/walker-stand-v0", "dm_control/finger-spin-v0", "dm_control/quadruped-walk-v0"],
         "seeds": [1, 2, 3],
         # 20,000 gradient steps of the model within the first 2,500 steps after the random ones
         "flags": "--total-timesteps 12500 --learning-starts 5000 --utd-ratio 4 --critic-layer-norm "
