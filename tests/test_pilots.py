@@ -2,6 +2,7 @@
 
 import pilots
 import pytest
+import sweep
 
 
 def made_up(lifted):
@@ -48,6 +49,13 @@ def test_the_order_is_that_of_the_gap_in_the_taxonomy():
     ]
     expected = pilots.plots.median(columns["ftfl_reward_r2"] - columns["mbpo_reward_r2"])
     assert tasks["dm_control/cheetah-run-v0"] == pytest.approx(float(expected))
+
+
+def test_the_laptop_grid_has_the_tasks_that_the_pilots_choose():
+    results = pilots.read(pilots.ROOT / "benchmark/results/pilots.csv")
+    chosen, missing = pilots.choose([task for _, task in pilots.order()], results)
+    in_anyway = {"InvertedPendulum-v5", "Hopper-v5", pilots.IN_ANYWAY}
+    assert set(sweep.PRESETS["laptop"]["tasks"]) == in_anyway | set(chosen) and not missing
 
 
 def test_a_pilot_is_run_once_and_its_line_is_what_the_run_logged(tmp_path, monkeypatch):
