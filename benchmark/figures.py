@@ -359,14 +359,15 @@ def beside(values, sac):
 
 
 def late(run, tag):
-    """The mean of a run's values over its last 2,500 steps."""
-    steps, values = run.scalars[tag]
-    return values[steps > plots.last_step(run) - 2_500].mean()
+    """The mean of a run's values over its last 2,500 steps; nan if there are none: of rewards never seen."""
+    steps, values = run.scalars.get(tag, (np.zeros(0), np.zeros(0)))
+    values = values[steps > plots.last_step(run) - 2_500]
+    return values.mean() if len(values) else np.nan
 
 
 def row_of(values):
-    """Seeds' values in the order of the seeds, or a dash."""
-    return ", ".join(span(value) for value in values) or "-"
+    """Seeds' values in the order of the seeds; a dash for those that are no number, and for none."""
+    return ", ".join(span(value) if np.isfinite(value) else "-" for value in values) or "-"
 
 
 def grid_table():
@@ -381,15 +382,16 @@ def grid_table():
 
 def grid_model_table():
     """A line per task: the model's reward R2 on its holdout, and the mean imagined reward over the real one,
-    both as means over the last 2,500 steps, each seed's."""
+    both as means over the last 2,500 steps, each seed's; a dash if no reward is among the real ones."""
     heads = [f"{text}: {name}" for text in ("reward R2", "imagined / real reward") for name in plots.SWITCHES]
     lines = ["| task | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
     for task, found in read_grid().items():
         r2 = [[late(run, "model/reward_r2") for run in found.get(name, [])] for name in plots.SWITCHES]
-        ratio = [
-            [late(run, "rewards/synthetic") / late(run, "rewards/real") for run in found.get(name, [])]
-            for name in plots.SWITCHES
-        ]
+        imagined, real = (
+            [np.array([late(run, tag) for run in found.get(name, [])]) for name in plots.SWITCHES]
+            for tag in ("rewards/synthetic", "rewards/real")
+        )
+        ratio = [x / np.where(y == 0, np.nan, y) for x, y in zip(imagined, real)]
         lines.append(f"| {task} | {' | '.join(map(row_of, r2 + ratio))} |")
     return "\n".join(lines)
 

@@ -228,6 +228,20 @@ def test_what_page_and_readme_say_of_models_on_quadruped_walk_is_in_the_results(
     assert f"imagines {ratio['TUN only']} of the real mean, with a reward R2 of {r2['TUN only']}." in text
 
 
+def test_what_the_page_says_of_finger_spin_is_in_the_results():
+    text = " ".join(PAGE.split())
+    (line,) = [x for x in figures.grid_table().splitlines() if x.startswith("| finger-spin |")]
+    of_sac, of_mbpo, *_, of_ftfl = line.strip("| ").split(" | ")[1:]
+    assert of_mbpo.endswith(" (behind)") and of_ftfl.endswith(" (behind)")
+    assert f"SAC scores {of_sac}, MBPO {of_mbpo.split(' (')[0]}, FTFL {of_ftfl.split(' (')[0]}" in text
+    found = figures.read_grid(("grid",))["finger-spin"]
+    r2 = [figures.late(run, "model/reward_r2") for name in ("MBPO", "FTFL") for run in found[name]]
+    assert np.isnan(r2).tolist() == [False] * 5 + [True]  # FTFL's last has seen no reward on its holdout
+    assert f"no model's reward R2 is above {max(r2[:5]):.2f}" in text
+    real = [run.scalars["rewards/real"][1].max() for name in ("MBPO", "FTFL") for run in found[name]]
+    assert f"no more than 1 in {1 / max(real):.0f} transitions has a reward" in text and real[-1] == 0
+
+
 def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
     flags = "--num-seeds 2 --env-id Hopper-v5 --hidden-dim 16 --batch-size 20 --learning-starts 40"
     flags += " --log-interval 5 --total-timesteps 60 --utd-ratio 1 --eval-episodes 1 --device cpu"
@@ -444,6 +458,18 @@ def test_the_grids_models_are_those_of_the_last_2500_steps(tmp_path, monkeypatch
     made_up_run(tmp_path / "grid_longer", "ftfl", 2, values, (1_000, 2_000, 3_000, 4_000, 8_000))
     first, longer = figures.grid_model_table().splitlines()[2:]
     assert first == line and longer == "| cheetah-run, 25,000 steps | - | - | - | 0.3 | - | - | - | 1.33 |"
+
+
+def test_a_model_that_saw_no_reward_has_a_dash_among_the_seeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    for seed, real in ((1, 2), (2, 0)):
+        values = {plots.RETURN: (0, 0, 0, 0), "rewards/real": (9, real, real, real)}
+        values |= {"rewards/synthetic": (0, 1, 1, 1)} | (
+            {"model/reward_r2": (0, 0.1, 0.1, 0.1)} if real else {}
+        )
+        made_up_run(tmp_path / "grid", "mbpo", seed, values)
+    (line,) = figures.grid_model_table().splitlines()[2:]
+    assert line == "| cheetah-run | 0.1, - | - | - | - | 0.5, - | - | - | - |"
 
 
 def test_rewards_of_quadruped_walk_are_those_of_the_steps_that_the_table_names(tmp_path, monkeypatch):
