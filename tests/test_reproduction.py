@@ -210,7 +210,7 @@ def test_what_page_and_readme_say_of_models_on_quadruped_walk_is_in_the_results(
     right = between(ratio_at["FTFL"][7.5] + ratio_at["TUN only"][7.5])
     assert f"TUN's imagine {right} of it at that step" in text
     early = f"imagines {between(ratio_at['MBPO'][7.5])} of the real mean reward at 7,500 steps, FTFL's "
-    early += f"{between(ratio_at['FTFL'][7.5])}, but 5,000 steps later it is at "
+    early += f"{between(ratio_at['FTFL'][7.5])}, but 5,000 steps later MBPO's is at "
     early += f"{between(ratio_at['MBPO'][12.5])}."
     assert early in readme
     r2, ratio, next_state_r2 = {}, {}, {}
