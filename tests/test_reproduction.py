@@ -242,6 +242,43 @@ def test_what_the_page_says_of_finger_spin_is_in_the_results():
     assert f"no more than 1 in {1 / max(real):.0f} transitions has a reward" in text and real[-1] == 0
 
 
+def test_what_page_and_readme_say_of_finger_spin_at_25000_steps_is_in_the_results():
+    text, readme = " ".join(PAGE.split()), " ".join((ROOT / "README.md").read_text().split())
+    (line,) = [x for x in figures.grid_table().splitlines() if x.startswith("| finger-spin, 25,000 steps |")]
+    of_sac, of_mbpo, *_, of_ftfl = line.strip("| ").split(" | ")[1:]
+    assert of_mbpo.endswith(" (behind)") and of_ftfl.endswith(" (behind)")
+    of_mbpo, of_ftfl = of_mbpo.split(" (")[0], of_ftfl.split(" (")[0]
+    assert f"SAC scores {of_sac} (right), MBPO {of_mbpo}, FTFL {of_ftfl}, both behind" in text
+    sac, mbpo, ftfl = (" and ".join(x.rsplit(", ", 1)) for x in (of_sac, of_mbpo, of_ftfl))
+    assert f"SAC earns {sac}, MBPO {mbpo}, with a model" in readme and f"FTFL, which earns {ftfl}." in readme
+    found = figures.read_grid(("grid_longer",))["finger-spin, 25,000 steps"]
+    assert [run.flags["seed"] for runs in found.values() for run in runs] == [1, 2, 3] * 3
+    tags = ("model/reward_r2", "rewards/synthetic", "rewards/real")
+    r2, imagined, real = (
+        {name: np.array([figures.late(run, tag) for run in found[name]]) for name in ("MBPO", "FTFL")}
+        for tag in tags
+    )
+    of_mbpo, of_ftfl = (imagined[name] / real[name] for name in ("MBPO", "FTFL"))
+    said = f"imagines {between(of_mbpo)} of the real mean reward"
+    assert f"R2 is {between(r2['MBPO'], 3)}, and it {said}, in all three seeds" in text and said in readme
+    r2 = r2["FTFL"]
+    assert ((r2 < 0.1) & (of_ftfl < 0.5)).tolist() == [False, True, False]
+    assert f"R2 below 0.1 ({r2[1]:.2f}) and the imagined mean below half ({of_ftfl[1]:.2f})." in text
+    assert f"Seed 3 imagines {of_ftfl[2]:.2f} of the real mean with an R2 of {r2[2]:.2f};" in text
+    assert f"seed 1 has an R2 of {r2[0]:.2f} and imagines {of_ftfl[0]:.2f}," in text
+    early, end = [], {}
+    for name, runs in found.items():
+        said = [run.scalars["eval/q_start"] for run in runs]
+        early += [values[steps == 7_500].item() for steps, values in said]
+        end[name] = [values[-1] for _, values in said]
+        returns = [run.scalars["eval/episodic_return"] for run in runs]
+        assert all(values[steps <= 7_500].max() == 0 for steps, values in returns)
+    assert f"after 7,500 steps all critics say {between(early, 1)}," in text
+    assert f"FTFL say {between(end['MBPO'] + end['FTFL'])}, SAC's {between(end['SAC'], 1)}." in text
+    rewarded = 10_000 * figures.read_taxonomy()["dm_control/finger-spin-v0"]["reward_mean"]  # each is 0 or 1
+    assert f"where {between(rewarded, 0)} of 10,000 random transitions have a reward" in readme
+
+
 def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
     flags = "--num-seeds 2 --env-id Hopper-v5 --hidden-dim 16 --batch-size 20 --learning-starts 40"
     flags += " --log-interval 5 --total-timesteps 60 --utd-ratio 1 --eval-episodes 1 --device cpu"
