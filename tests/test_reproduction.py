@@ -266,6 +266,12 @@ def test_what_page_and_readme_say_of_finger_spin_at_25000_steps_is_in_the_result
     assert f"R2 below 0.1 ({r2[1]:.2f}) and the imagined mean below half ({of_ftfl[1]:.2f})." in text
     assert f"Seed 3 imagines {of_ftfl[2]:.2f} of the real mean with an R2 of {r2[2]:.2f};" in text
     assert f"seed 1 has an R2 of {r2[0]:.2f} and imagines {of_ftfl[0]:.2f}," in text
+    shorter = figures.read_grid(("grid",))["finger-spin"]
+    of_ftfl, of_mbpo = (
+        between([figures.late(run, "model/next_state_r2") for run in shorter[name]])
+        for name in ("FTFL", "MBPO")
+    )
+    assert f"MBPO's at 12,500 steps (R2 {of_ftfl}, and {of_mbpo})," in text
     early, end = [], {}
     for name, runs in found.items():
         said = [run.scalars["eval/q_start"] for run in runs]
