@@ -252,7 +252,7 @@ def test_what_page_and_readme_say_of_finger_spin_at_25000_steps_is_in_the_result
     sac, mbpo, ftfl = (" and ".join(x.rsplit(", ", 1)) for x in (of_sac, of_mbpo, of_ftfl))
     assert f"SAC earns {sac}, MBPO {mbpo}, with a model" in readme and f"FTFL, which earns {ftfl}." in readme
     found = figures.read_grid(("grid_longer",))["finger-spin, 25,000 steps"]
-    assert [run.flags["seed"] for runs in found.values() for run in runs] == [1, 2, 3] * 3
+    assert [run.flags["seed"] for runs in found.values() for run in runs] == [1, 2, 3] * len(found)
     tags = ("model/reward_r2", "rewards/synthetic", "rewards/real")
     r2, imagined, real = (
         {name: np.array([figures.late(run, tag) for run in found[name]]) for name in ("MBPO", "FTFL")}
@@ -266,12 +266,6 @@ def test_what_page_and_readme_say_of_finger_spin_at_25000_steps_is_in_the_result
     assert f"R2 below 0.1 ({r2[1]:.2f}) and the imagined mean below half ({of_ftfl[1]:.2f})." in text
     assert f"Seed 3 imagines {of_ftfl[2]:.2f} of the real mean with an R2 of {r2[2]:.2f};" in text
     assert f"seed 1 has an R2 of {r2[0]:.2f} and imagines {of_ftfl[0]:.2f}," in text
-    shorter = figures.read_grid(("grid",))["finger-spin"]
-    of_ftfl, of_mbpo = (
-        between([figures.late(run, "model/next_state_r2") for run in shorter[name]])
-        for name in ("FTFL", "MBPO")
-    )
-    assert f"MBPO's at 12,500 steps (R2 {of_ftfl}, and {of_mbpo})," in text
     early, end = [], {}
     for name, runs in found.items():
         said = [run.scalars["eval/q_start"] for run in runs]
@@ -283,6 +277,22 @@ def test_what_page_and_readme_say_of_finger_spin_at_25000_steps_is_in_the_result
     assert f"FTFL say {between(end['MBPO'] + end['FTFL'])}, SAC's {between(end['SAC'], 1)}." in text
     rewarded = 10_000 * figures.read_taxonomy()["dm_control/finger-spin-v0"]["reward_mean"]  # each is 0 or 1
     assert f"where {between(rewarded, 0)} of 10,000 random transitions have a reward" in readme
+
+
+def test_what_the_page_says_of_next_states_on_finger_spin_is_in_the_results():
+    text, found = " ".join(PAGE.split()), figures.read_grid(("grid",))["finger-spin"]
+    r2 = {
+        name: np.array([figures.late(run, "model/next_state_r2") for run in found[name]])
+        for name in ("MBPO", "TUN only", "FTFL")
+    }
+    of_ftfl, of_mbpo = between(r2["FTFL"]), between(r2["MBPO"])
+    assert f"MBPO's at 12,500 steps (R2 {of_ftfl}, and {of_mbpo})," in text
+    scores = ", ".join(map(figures.span, figures.scores(found["TUN only"])))
+    of_tun, of_ftfl = (", ".join(f"{x:.2f}" for x in r2[name]) for name in ("TUN only", "FTFL"))
+    said = f"with scores of {scores}. The next-state R2 of its models is {of_tun}, FTFL's {of_ftfl}:"
+    assert said in text
+    assert (r2["TUN only"] > r2["FTFL"]).sum() == 2 and (r2["MBPO"] > r2["TUN only"]).all()
+    assert (r2["MBPO"] > r2["FTFL"]).all()
 
 
 def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
