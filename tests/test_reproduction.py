@@ -295,6 +295,33 @@ def test_what_the_page_says_of_next_states_on_finger_spin_is_in_the_results():
     assert (r2["MBPO"] > r2["FTFL"]).all()
 
 
+def verdicts(task):
+    """{algorithm: (its scores as the page writes them, what the rule says of them)} on a task."""
+    (line,) = [x for x in figures.grid_table().splitlines() if x.startswith(f"| {task} |")]
+    cells = [cell.split(" (") for cell in line.strip("| ").split(" | ")[1:]]
+    return {name: (cell[0], cell[1:]) for name, cell in zip(figures.GRID_ALGORITHMS, cells)}
+
+
+def late_values(task, tag, of=lambda run: 1):
+    """{MBPO, FTFL: each seed's mean of a quantity over the last 2,500 steps, divided by `of`}."""
+    runs = figures.read_grid(("grid",))[task]
+    return {name: [figures.late(run, tag) / of(run) for run in runs[name]] for name in ("MBPO", "FTFL")}
+
+
+def test_what_the_page_says_of_walker_stand_is_in_the_results():
+    text, said = " ".join(PAGE.split()), verdicts("walker-stand")
+    scores = "SAC scores {}, MBPO {}, FTFL {}.".format(*(said[name][0] for name in ("SAC", "MBPO", "FTFL")))
+    assert f"{scores} Neither is ahead" in text and said["MBPO"][1] == said["FTFL"][1] == []
+    of = {name: np.array(said[name][0].split(", "), float) for name in ("MBPO", "FTFL")}
+    assert np.median(of["FTFL"]) >= of["MBPO"].min()  # not behind it
+    r2, next_r2 = (late_values("walker-stand", f"model/{x}_r2") for x in ("reward", "next_state"))
+    assert f"reward (R2 {between(r2['FTFL'])}, MBPO's {between(r2['MBPO'])}) and" in text
+    assert f"of next states ({between(next_r2['FTFL'])}, and {between(next_r2['MBPO'])})," in text
+    ratio = late_values("walker-stand", "rewards/synthetic", lambda run: figures.late(run, "rewards/real"))
+    assert "The random policy earns 134," in text and "| walker-stand | 0.244 | 134 |" in PAGE
+    assert f"both imagine {between(ratio['MBPO'] + ratio['FTFL'])} of the real mean reward." in text
+
+
 def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
     flags = "--num-seeds 2 --env-id Hopper-v5 --hidden-dim 16 --batch-size 20 --learning-starts 40"
     flags += " --log-interval 5 --total-timesteps 60 --utd-ratio 1 --eval-episodes 1 --device cpu"
