@@ -322,6 +322,22 @@ def test_what_the_page_says_of_walker_stand_is_in_the_results():
     assert f"both imagine {between(ratio['MBPO'] + ratio['FTFL'])} of the real mean reward." in text
 
 
+def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
+    text, readme = " ".join(PAGE.split()), " ".join((ROOT / "README.md").read_text().split())
+    said = verdicts("cheetah-run")
+    scores = "SAC scores {}, MBPO {}, FTFL {}.".format(*(said[name][0] for name in ("SAC", "MBPO", "FTFL")))
+    assert f"{scores} Both are behind" in text and said["MBPO"][1] == said["FTFL"][1] == ["behind)"]
+    r2, next_r2 = (late_values("cheetah-run", f"model/{x}_r2") for x in ("reward", "next_state"))
+    ratio = late_values("cheetah-run", "rewards/synthetic", lambda run: figures.late(run, "rewards/real"))
+    known = [[between(x[name]) for x in (r2, next_r2, ratio)] for name in ("MBPO", "FTFL")]
+    assert "reward R2 of {}, a next-state R2 of {}, and imagine {} of".format(*known[0]) in text
+    assert "(FTFL's {}, {} and {})".format(*known[1]) in text
+    assert f"good (reward R² {between(r2['MBPO'] + r2['FTFL'])})" in readme
+    of_sac, *others = (np.array(said[name][0].split(", "), float) for name in ("SAC", "MBPO", "FTFL"))
+    others = between(np.concatenate(others), 0)
+    assert f"MBPO and FTFL earn {others} where SAC earns {between(of_sac, 0)};" in readme
+
+
 def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
     flags = "--num-seeds 2 --env-id Hopper-v5 --hidden-dim 16 --batch-size 20 --learning-starts 40"
     flags += " --log-interval 5 --total-timesteps 60 --utd-ratio 1 --eval-episodes 1 --device cpu"
