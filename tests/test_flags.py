@@ -110,7 +110,7 @@ def drawn_flags(script):
 def test_any_flags_start_or_stop_with_one_line(script):
     outcomes = {0: 0, 1: 0, 2: 0}
 
-    @settings(DRAWING, derandomize=EXAMPLES == 250)
+    @settings(DRAWING, derandomize="FLAG_EXAMPLES" not in os.environ)
     @given(drawn_flags(script))
     def check(flags):
         args = script.Args(**{name: v for name, v in (TINY | flags).items() if hasattr(script.Args, name)})
