@@ -179,24 +179,22 @@ def run_dirs_of(folder):
     return [run_dir for _, run_dir in sorted((flags["seed"], run_dir) for flags, run_dir in about)]
 
 
-def run(name, args):
-    """Run a row to its end, from where it is."""
-    script, flags = ROWS[name]
-    script, folder = SCRIPTS[script], Path(args.run_dir) / name
-    flags = [*flags, "--run-dir", str(folder), "--num-threads", str(args.num_threads)]
+def run(script, flags, folder, changes=()):
+    """Run a command to its end, from where it is, in a `folder` of its own. `changes` are made to the script
+    before, and undone."""
+    flags = [*flags, "--run-dir", str(folder)]
     run_dirs = run_dirs_of(folder)
     if run_dirs and (run_dirs[0] / "checkpoint.pt").exists():
         flags = ["--resume", str(run_dirs[0])]
     elif run_dirs:
-        for path in folder.glob("*/*"):  # killed before its first checkpoint
+        for path in Path(folder).glob("*/*"):  # killed before its first checkpoint
             path.unlink()
         for run_dir in run_dirs:
             run_dir.rmdir()
     before = dict(vars(script))
-    for ending, change in DIAGNOSES.items():
-        if name.endswith(ending):
-            change(script)
     try:
+        for change in changes:
+            change(script)
         return script.main(script.parse_args(flags))
     finally:
         vars(script).update(before)
@@ -308,7 +306,9 @@ def main(args):
         elif out.exists():
             print(f"{name}: complete")
         else:
-            run_dirs = run(name, args)
+            changes = [change for ending, change in DIAGNOSES.items() if name.endswith(ending)]
+            flags = [*flags, "--num-threads", str(args.num_threads)]
+            run_dirs = run(SCRIPTS[script], flags, Path(args.run_dir) / name, changes)
             export(run_dirs, out)
             if not args.keep:
                 (run_dirs[0] / "checkpoint.pt").unlink()

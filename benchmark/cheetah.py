@@ -1,0 +1,147 @@
+"""Why does MBPO fall behind SAC on cheetah-run, though its model is good? The runs behind REPRODUCTION.md's
+section on it.
+
+    python benchmark/cheetah.py --rows oracle real-actions      # six runs of some ten minutes
+    python benchmark/cheetah.py --rows oracle --seeds 1         # one of them
+    python benchmark/cheetah.py --list                          # the rows, as the commands they stand for
+
+An imagined transition (s, a, r, s') differs from a real one in two ways: the action is the policy's of now, and
+r and s' are the model's. Each row takes one of them away, or both in half of the batch:
+
+    oracle        the policy's actions, but r and s' are the simulator's: a model without error
+    real-actions  the model's r and s', but the action is the one that was played in s
+    mean          as MBPO, but r and s' are the mean of the model's Gaussian, not a sample of it
+    real50        as MBPO, but half of each batch is real
+
+Real actions and the simulator's r and s' together are SAC. The flags are those of the laptop grid, to whose runs
+of SAC and MBPO the rows compare. What is complete is skipped, what is partial goes on. Different runs may go
+side by side. The numbers go to benchmark/results/cheetah/ROW__seedK.csv.
+"""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+import critics  # noqa: E402
+import grid  # noqa: E402
+import mujoco  # noqa: E402
+import mujoco.rollout  # noqa: E402
+import numpy as np  # noqa: E402
+import sweep  # noqa: E402
+import torch  # noqa: E402
+import tyro  # noqa: E402
+
+import mbpo  # noqa: E402
+import plots  # noqa: E402
+
+TASK = "dm_control/cheetah-run-v0"
+FLAGS = ["--env-id", TASK, "--device", "cpu", *sweep.PRESETS["laptop"]["flags"].split()]
+FLAGS += ["--checkpoint-interval", "2500"]
+
+
+def true_step(env, obs, actions):
+    """What `env`, a cheetah-run, makes of each row of obs (rows, 17) and actions (rows, 6): next obs, rewards.
+    The observation is the state, but for the place along the track, on which nothing depends."""
+    physics = env.unwrapped._env.physics
+    model = physics.model.ptr
+    states = np.zeros((len(obs), mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)))
+    states[:, 2:] = obs  # after time and place
+    # Sensors are read before each step: a second one reads what the first has led to
+    after, sensors = mujoco.rollout.rollout(model, mujoco.MjData(model), states, actions[:, None], nstep=2)
+    speed = sensors[:, 1, model.sensor("torso_subtreelinvel").adr[0]]
+    return after[:, 0, 2:], np.clip(speed / 10, 0, 1)  # the suite's reward: 1 from 10 m/s on
+
+
+def simulate(script):
+    """Have the simulator imagine, and no model train."""
+    env = script.make_env(TASK, False)
+
+    class Ensemble(script.Ensemble):
+        def sample(self, obs, actions):
+            flat = (x.flatten(0, 1).double().numpy() for x in (obs, actions))
+            next_obs, rewards = (torch.as_tensor(x, dtype=torch.float32) for x in true_step(env, *flat))
+            return next_obs.view_as(obs), rewards.view(obs.shape[:2])
+
+    script.Ensemble = Ensemble
+    script.train_model = lambda model, buffer, args: {"model/nll": torch.zeros(args.num_seeds)}
+
+
+def keep_actions(script):
+    """Have `imagine` take the action that was played in the real state, for rollouts of one step."""
+
+    @torch.no_grad()
+    def imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args):
+        real = buffer.sample(torch.randint(buffer.size, (args.num_seeds, args.rollouts_per_step)))
+        next_obs, rewards = model.sample(real.obs, real.actions)
+        terminals = is_terminal(next_obs).float()
+        batch = script.Batch(real.obs, real.actions, rewards, next_obs, terminals)
+        synthetic_buffer.add(batch)
+        return batch
+
+    script.imagine = imagine
+
+
+def without_noise(script):
+    """Have a random elite's mean imagined, without noise."""
+
+    class Ensemble(script.Ensemble):
+        def forward(self, obs, actions):
+            mean, logvar = super().forward(obs, actions)
+            return mean, torch.full_like(logvar, -np.inf) if self.imagining else logvar
+
+        imagining = False
+
+        def sample(self, obs, actions):
+            self.imagining = True
+            try:
+                return super().sample(obs, actions)
+            finally:
+                self.imagining = False
+
+    script.Ensemble = Ensemble
+
+
+ROWS = {  # name: (further flags, changes to mbpo.py)
+    "oracle": ("", [simulate]),
+    "real-actions": ("", [keep_actions]),
+    "mean": ("", [without_noise]),
+    "real50": ("--real-ratio 0.5", []),
+}
+
+
+@dataclass
+class Args:
+    rows: tuple[str, ...] = tuple(ROWS)  # which rows
+    seeds: tuple[int, ...] = (1, 2, 3)  # a run of each
+    run_dir: str = "runs/cheetah"  # folder with a folder per run
+    out: str = str(ROOT / "benchmark/results/cheetah")  # folder for a CSV per run
+    list: bool = False  # print the rows, run nothing
+
+
+def main(args):
+    for name in args.rows:
+        if name not in ROWS:
+            plots.fail(f"--rows {name}: there is no such row, but {', '.join(ROWS)}")
+    for seed in args.seeds:
+        for name in args.rows:
+            flags, changes = ROWS[name]
+            words, run = [*FLAGS, *flags.split(), "--seed", str(seed)], f"{name}__seed{seed}"
+            out = Path(args.out) / f"{run}.csv"
+            if args.list:
+                print(f"{run}: python mbpo.py {shlex.join(words)}")
+            elif out.exists():
+                print(f"{run}: complete")
+            else:
+                (run_dir,) = critics.run(mbpo, words, Path(args.run_dir) / run, changes)
+                out.parent.mkdir(parents=True, exist_ok=True)
+                tags = tuple(tag for tag in grid.TAGS if tag in plots.read_run_dir(run_dir).scalars)
+                plots.export((str(run_dir),), str(out), tags)
+                out.write_text(out.read_text().replace(str(Path(args.run_dir)), "runs/cheetah"))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
