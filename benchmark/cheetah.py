@@ -5,17 +5,17 @@ section on it.
     python benchmark/cheetah.py --rows oracle --seeds 1         # one of them
     python benchmark/cheetah.py --list                          # the rows, as the commands they stand for
 
-An imagined transition (s, a, r, s') differs from a real one in two ways: the action is the policy's of now, and
-r and s' are the model's. Each row takes one of them away, or both in half of the batch:
+An imagined transition (s, a, r, s') is another than a real one in two ways: the action is the policy's of now,
+and r and s' are the model's. Each row takes one of them away, or both in half of the batch:
 
     oracle        the policy's actions, but r and s' are the simulator's: a model without error
     real-actions  the model's r and s', but the action is the one that was played in s
     mean          as MBPO, but r and s' are the mean of the model's Gaussian, not a sample of it
     real50        as MBPO, but half of each batch is real
 
-Real actions and the simulator's r and s' together are SAC. The flags are those of the laptop grid, to whose runs
-of SAC and MBPO the rows compare. What is complete is skipped, what is partial goes on. Different runs may go
-side by side. The numbers go to benchmark/results/cheetah/ROW__seedK.csv.
+Real actions and the simulator's r and s' together are SAC. The flags are those of the laptop grid, to whose
+runs of SAC and MBPO the rows compare. What is complete is skipped, what is partial goes on. Different runs may
+go side by side. The numbers go to benchmark/results/cheetah/ROW__seedK.csv.
 """
 
 import shlex
@@ -44,7 +44,7 @@ FLAGS += ["--checkpoint-interval", "2500"]
 
 
 def true_step(env, obs, actions):
-    """What `env`, a cheetah-run, makes of each row of obs (rows, 17) and actions (rows, 6): next obs, rewards.
+    """What `env`, a cheetah-run, makes of rows of obs (rows, 17) and actions (rows, 6): next obs and rewards.
     The observation is the state, but for the place along the track, on which nothing depends."""
     physics = env.unwrapped._env.physics
     model = physics.model.ptr
