@@ -5,8 +5,8 @@ section on it.
     python benchmark/cheetah.py --rows oracle --seeds 1         # one of them
     python benchmark/cheetah.py --list                          # the rows, as the commands they stand for
 
-An imagined transition (s, a, r, s') is another than a real one in two ways: the action is the policy's of now,
-and r and s' are the model's. Each row takes one of them away, or both in half of the batch:
+An imagined transition (s, a, r, s') differs from a real one in two ways: the action is the policy's of
+now, and r and s' are the model's. Each row takes one of them away, or both in half of the batch:
 
     oracle        the policy's actions, but r and s' are the simulator's: a model without error
     real-actions  the model's r and s', but the action is the one that was played in s
@@ -14,8 +14,8 @@ and r and s' are the model's. Each row takes one of them away, or both in half o
     real50        as MBPO, but half of each batch is real
 
 Real actions and the simulator's r and s' together are SAC. The flags are those of the laptop grid, to whose
-runs of SAC and MBPO the rows compare. What is complete is skipped, what is partial goes on. Different runs may
-go side by side. The numbers go to benchmark/results/cheetah/ROW__seedK.csv.
+runs of SAC and MBPO the rows compare. What is complete is skipped, what is partial goes on. Different runs
+may go side by side. The numbers go to benchmark/results/cheetah/ROW__seedK.csv.
 """
 
 import shlex

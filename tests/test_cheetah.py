@@ -1,0 +1,129 @@
+"""benchmark/cheetah.py takes away what its rows say, and nothing else."""
+
+import cheetah
+import numpy as np
+import pytest
+import torch
+from conftest import filled_buffer, make_args
+
+import mbpo
+
+
+@pytest.fixture
+def changed(monkeypatch):
+    """mbpo.py, put back after the test."""
+    for name in ("Ensemble", "imagine", "train_model"):
+        monkeypatch.setattr(mbpo, name, getattr(mbpo, name))
+    return mbpo
+
+
+@pytest.fixture(scope="module")
+def played():
+    """500 transitions of cheetah-run, some of them with a reward, as a Batch of one seed, in float64."""
+    env, rows = mbpo.make_env(cheetah.TASK, False), []
+    (obs, _), rng = env.reset(seed=1), np.random.default_rng(1)
+    for t in range(500):
+        action = np.clip(np.sin(t / 4 + np.arange(6)) + rng.normal(size=6) / 2, -1, 1).astype(np.float32)
+        next_obs, reward, *_ = env.step(action)
+        rows.append((obs, action, reward, next_obs, 0.0))
+        obs = next_obs
+    return mbpo.Batch(*(torch.as_tensor(np.array(x))[None] for x in zip(*rows)))
+
+
+def imagined(played, seed=2):
+    """What `imagine` makes from 200 of these transitions with an agent and a model of a few steps, and with
+    which; and the rows that it drew."""
+    args = make_args(mbpo, rollouts_per_step=200, model_train_steps=100)
+    torch.manual_seed(1)
+    agent, buffer = mbpo.SAC(17, 6, args), filled_buffer(mbpo, mbpo.Batch(*(x.float() for x in played)))
+    model, synthetic = mbpo.Ensemble(17, 6, args), mbpo.ReplayBuffer(1, 200, 17, 6)
+    logs = mbpo.train_model(model, buffer, args)
+    torch.manual_seed(seed)
+    never = mbpo.termination_rule(cheetah.TASK)
+    batch = mbpo.imagine(agent, model, buffer, synthetic, never, 1, args)
+    assert all(torch.equal(x, y) for x, y in zip(batch, synthetic.data))
+    return batch, agent, model, logs
+
+
+def from_rows(batch, played):
+    """Which of the played transitions each imagined one starts from."""
+    distances = torch.cdist(batch.obs[0].double(), played.obs[0])
+    assert distances.min(1).values.max() < 1e-5
+    return distances.argmin(1)
+
+
+def test_a_true_step_is_the_environment_s(played):
+    env = mbpo.make_env(cheetah.TASK, False)
+    next_obs, rewards = cheetah.true_step(env, *(x[0].double().numpy() for x in (played.obs, played.actions)))
+    np.testing.assert_allclose(next_obs, played.next_obs[0], atol=1e-9)
+    np.testing.assert_allclose(rewards, played.rewards[0], atol=1e-9)
+    assert 0.03 < (rewards > 0).mean() < 0.9
+
+
+def test_the_oracle_imagines_what_the_policy_s_actions_really_do(played, changed):
+    usual, *_ = imagined(played)
+    cheetah.simulate(changed)
+    batch, agent, model, logs = imagined(played)
+    assert list(logs) == ["model/nll"] and not model.input_mean.any(), "no model is trained"
+    rows = from_rows(batch, played)
+    assert (batch.actions[0] - played.actions[0, rows]).abs().mean() > 0.1
+    env = mbpo.make_env(cheetah.TASK, False)
+    truth = cheetah.true_step(env, *(x[0].double().numpy() for x in (batch.obs, batch.actions)))
+    np.testing.assert_allclose(batch.next_obs[0], truth[0], atol=1e-4)
+    np.testing.assert_allclose(batch.rewards[0], truth[1], atol=1e-5)
+    mean, log_std = agent.actor(batch.obs)
+    noise = (torch.atanh(batch.actions) - mean) / log_std.exp()
+    assert noise.std().item() == pytest.approx(1, abs=0.1), "the actions are the policy's"
+    assert (usual.next_obs - batch.next_obs).abs().max() > 0.01
+
+
+def test_real_actions_are_those_that_were_played_and_the_rest_is_the_model_s(played, changed):
+    cheetah.keep_actions(changed)
+    batch, _, model, _ = imagined(played)
+    rows = from_rows(batch, played)
+    assert torch.equal(batch.actions[0], played.actions[0, rows]) and len(set(rows.tolist())) > 100
+    torch.manual_seed(2)
+    torch.randint(500, batch.rewards.shape)
+    next_obs, rewards = model.sample(batch.obs, batch.actions)
+    assert torch.equal(next_obs, batch.next_obs) and torch.equal(rewards, batch.rewards)
+    assert not batch.terminations.any()
+
+
+def test_without_noise_an_elite_s_mean_is_imagined_and_training_is_as_ever(played, changed):
+    usual, _, as_ever, logs = imagined(played)
+    cheetah.without_noise(changed)
+    batch, _, model, same = imagined(played)
+    assert all(torch.equal(logs[name], same[name]) for name in logs)
+    assert all(torch.equal(x, y) for x, y in zip(as_ever.state_dict().values(), model.state_dict().values()))
+    assert torch.equal(batch.obs, usual.obs) and torch.equal(batch.actions, usual.actions)
+    with torch.no_grad():
+        mean, _ = model(batch.obs.unsqueeze(1), batch.actions.unsqueeze(1))
+    off = (mean[..., -1] - batch.rewards.unsqueeze(1)).abs()[:, model.elites[0]]
+    assert off.min(1).values.max() < 1e-6
+    assert (usual.rewards - batch.rewards).abs().mean() > 1e-3
+
+
+def test_rows_are_commands_run_once_and_a_wrong_name_is_one_line(tmp_path, monkeypatch, capsys):
+    cheetah.main(cheetah.Args(list=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 * len(cheetah.ROWS)
+    for line in lines:
+        name, command = line.split(": python mbpo.py ")
+        args = mbpo.parse_args(command.split())
+        assert args.env_id == cheetah.TASK and args.critic_layer_norm and args.total_timesteps == 12_500
+        assert name.endswith(f"__seed{args.seed}")
+        assert (args.real_ratio == 0.5) == name.startswith("real50")
+    small = "--total-timesteps 60 --learning-starts 40 --hidden-dim 16 --model-hidden-dim 16 --device cpu "
+    small += "--model-train-steps 5 --eval-episodes 1 --batch-size 20 --env-id Hopper-v5"
+    monkeypatch.setattr(cheetah, "FLAGS", small.split())
+    args = cheetah.Args(("mean",), (2,), str(tmp_path / "runs"), str(tmp_path / "out"))
+    cheetah.main(args)
+    (path,) = (tmp_path / "out").glob("*")
+    assert path.name == "mean__seed2.csv" and "eval/episodic_return" in path.read_text()
+    assert str(tmp_path) not in path.read_text()
+    monkeypatch.setattr(cheetah.critics, "run", None)
+    cheetah.main(args)
+    assert "mean__seed2: complete" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cheetah.main(cheetah.Args(("means",)))
+    assert "there is no such row" in capsys.readouterr().err
