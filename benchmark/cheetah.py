@@ -12,6 +12,9 @@ now, and r and s' are the model's. Each row takes one of them away, or both in h
     real-actions  the model's r and s', but the action is the one that was played in s
     mean          as MBPO, but r and s' are the mean of the model's Gaussian, not a sample of it
     real50        as MBPO, but half of each batch is real
+    true-states   s' is the simulator's, r the model's
+    true-rewards  r is the simulator's, s' the model's
+    paper-model   as MBPO, with the scripts' model instead of the laptop preset's
 
 Real actions and the simulator's r and s' together are SAC. The flags are those of the laptop grid, to whose
 runs of SAC and MBPO the rows compare. What is complete is skipped, what is partial goes on. Different runs
@@ -21,6 +24,7 @@ may go side by side. The numbers go to benchmark/results/cheetah/ROW__seedK.csv.
 import shlex
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -56,18 +60,22 @@ def true_step(env, obs, actions):
     return after[:, 0, 2:], np.clip(speed / 10, 0, 1)  # the suite's reward: 1 from 10 m/s on
 
 
-def simulate(script):
-    """Have the simulator imagine, and no model train."""
+def simulate(script, states=True, rewards=True):
+    """Have the simulator say what an imagined action leads to: next states, rewards, or both; the model says
+    the rest. If there is none, it is not trained."""
     env = script.make_env(TASK, False)
 
     class Ensemble(script.Ensemble):
         def sample(self, obs, actions):
             flat = (x.flatten(0, 1).double().numpy() for x in (obs, actions))
-            next_obs, rewards = (torch.as_tensor(x, dtype=torch.float32) for x in true_step(env, *flat))
-            return next_obs.view_as(obs), rewards.view(obs.shape[:2])
+            next_obs, earned = (torch.as_tensor(x, dtype=torch.float32) for x in true_step(env, *flat))
+            truth = next_obs.view_as(obs), earned.view(obs.shape[:2])
+            imagined = truth if states and rewards else super().sample(obs, actions)
+            return truth[0] if states else imagined[0], truth[1] if rewards else imagined[1]
 
     script.Ensemble = Ensemble
-    script.train_model = lambda model, buffer, args: {"model/nll": torch.zeros(args.num_seeds)}
+    if states and rewards:
+        script.train_model = lambda model, buffer, args: {"model/nll": torch.zeros(args.num_seeds)}
 
 
 def keep_actions(script):
@@ -110,6 +118,9 @@ ROWS = {  # name: (further flags, changes to mbpo.py)
     "real-actions": ("", [keep_actions]),
     "mean": ("", [without_noise]),
     "real50": ("--real-ratio 0.5", []),
+    "true-states": ("", [partial(simulate, rewards=False)]),
+    "true-rewards": ("", [partial(simulate, states=False)]),
+    "paper-model": ("--model-hidden-dim 200 --model-batch-size 256 --model-train-steps 5000", []),
 }
 
 

@@ -77,6 +77,20 @@ def test_the_oracle_imagines_what_the_policy_s_actions_really_do(played, changed
     assert (usual.next_obs - batch.next_obs).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("name", ["true-states", "true-rewards"])
+def test_one_half_is_the_simulator_s_and_the_other_the_model_s(name, played, changed):
+    usual, _, _, logs = imagined(played)
+    for change in cheetah.ROWS[name][1]:
+        change(changed)
+    batch, _, _, same = imagined(played)
+    assert torch.equal(logs["model/nll"], same["model/nll"]) and torch.equal(batch.actions, usual.actions)
+    env = mbpo.make_env(cheetah.TASK, False)
+    truth = cheetah.true_step(env, *(x[0].double().numpy() for x in (batch.obs, batch.actions)))
+    truth = [torch.as_tensor(x).float()[None] for x in truth]
+    states, rewards = (truth[0], usual.rewards) if name == "true-states" else (usual.next_obs, truth[1])
+    assert torch.equal(batch.next_obs, states) and torch.equal(batch.rewards, rewards)
+
+
 def test_real_actions_are_those_that_were_played_and_the_rest_is_the_model_s(played, changed):
     cheetah.keep_actions(changed)
     batch, _, model, _ = imagined(played)
