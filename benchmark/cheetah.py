@@ -3,6 +3,7 @@ section on it.
 
     python benchmark/cheetah.py --rows oracle real-actions      # six runs of some ten minutes
     python benchmark/cheetah.py --rows oracle --seeds 1         # one of them
+    python benchmark/cheetah.py --effects RUN RUN               # what their models know of an action's effect
     python benchmark/cheetah.py --list                          # the rows, as the commands they stand for
 
 An imagined transition (s, a, r, s') differs from a real one in two ways: the action is the policy's of
@@ -21,6 +22,7 @@ runs of SAC and MBPO the rows compare. What is complete is skipped, what is part
 may go side by side. The numbers go to benchmark/results/cheetah/ROW__seedK.csv.
 """
 
+import csv
 import shlex
 import sys
 from dataclasses import dataclass
@@ -31,7 +33,9 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import critics  # noqa: E402
+import evaluate  # noqa: E402
 import grid  # noqa: E402
+import model_study  # noqa: E402
 import mujoco  # noqa: E402
 import mujoco.rollout  # noqa: E402
 import numpy as np  # noqa: E402
@@ -113,6 +117,45 @@ def without_noise(script):
     script.Ensemble = Ensemble
 
 
+@torch.no_grad()
+def action_effects(run_dir, rows=4_000):
+    """What the model in a run's checkpoint knows of cheetah-run, and what it knows of the difference that an
+    action makes: two lines, {column: value}, for two actions of the policy in each real state, and for two
+    uniform ones. An R2 of effects is 1 - (mean squared error of the difference between what the two actions
+    lead to) / (mean square of the true one); the share of effects is what is left of the variance when the
+    state is known. Of next states the median over their numbers, of the change s' - s."""
+    script, args, agent, step = evaluate.load(run_dir)
+    state = model_study.read_run(run_dir)
+    model, env = script.Ensemble(17, 6, args), script.make_env(TASK, False)
+    model.load_state_dict(state["model"])
+    all_obs = state["buffer"]["data"][0][0]
+    torch.manual_seed(0)
+    obs = all_obs[torch.randint(len(all_obs), (rows,))]
+    lines = []
+    for kind in ("policy", "uniform"):
+        true, known = [], []
+        for _ in range(2):
+            actions = agent.actor.sample(obs[None], torch.randn(1, rows, 6))[0][0]
+            if kind == "uniform":
+                actions = 2 * torch.rand(rows, 6) - 1
+            next_obs, rewards = true_step(env, obs.double().numpy(), actions.double().numpy())
+            true.append(torch.as_tensor(np.column_stack([next_obs - obs.numpy(), rewards])).float())
+            mean = model(obs[None, None], actions[None, None])[0][:, model.elites[0]]
+            next_obs, rewards = model.to_transition(obs[None, None], mean)
+            known.append(torch.cat([next_obs - obs, rewards.unsqueeze(-1)], -1)[0])  # (elites, rows, 18)
+        variance, effect = true[0].var(0), true[0] - true[1]  # (18,), (rows, 18)
+        r2 = 1 - (known[0] - true[0]).square().mean((0, 1)) / variance
+        effect_r2 = 1 - (known[0] - known[1] - effect).square().mean((0, 1)) / effect.square().mean(0)
+        share = effect.square().mean(0) / 2 / variance
+        line = {"script": script.__name__, "width": args.model_hidden_dim, "seed": args.seed, "step": step}
+        line["actions"] = kind
+        for name, values in (("r2", r2), ("effect_share", share), ("effect_r2", effect_r2)):
+            line[f"reward_{name}"] = f"{values[-1]:.4g}"
+            line[f"next_state_{name}"] = f"{values[:-1].median():.4g}"
+        lines.append(line)
+    return lines
+
+
 ROWS = {  # name: (further flags, changes to mbpo.py)
     "oracle": ("", [simulate]),
     "real-actions": ("", [keep_actions]),
@@ -130,10 +173,18 @@ class Args:
     seeds: tuple[int, ...] = (1, 2, 3)  # a run of each
     run_dir: str = "runs/cheetah"  # folder with a folder per run
     out: str = str(ROOT / "benchmark/results/cheetah")  # folder for a CSV per run
+    effects: tuple[str, ...] = ()  # measure the models in these run directories; run no rows
     list: bool = False  # print the rows, run nothing
 
 
 def main(args):
+    if args.effects:
+        lines = [line for run_dir in args.effects for line in action_effects(run_dir)]
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+        with open(Path(args.out) / "effects.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, lines[0], lineterminator="\n")
+            writer.writeheader()
+            return writer.writerows(lines)
     for name in args.rows:
         if name not in ROWS:
             plots.fail(f"--rows {name}: there is no such row, but {', '.join(ROWS)}")

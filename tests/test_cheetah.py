@@ -1,11 +1,14 @@
 """benchmark/cheetah.py takes away what its rows say, and nothing else."""
 
+import csv
+
 import cheetah
 import numpy as np
 import pytest
 import torch
 from conftest import filled_buffer, make_args
 
+import ftfl
 import mbpo
 
 
@@ -115,6 +118,46 @@ def test_without_noise_an_elite_s_mean_is_imagined_and_training_is_as_ever(playe
     off = (mean[..., -1] - batch.rewards.unsqueeze(1)).abs()[:, model.elites[0]]
     assert off.min(1).values.max() < 1e-6
     assert (usual.rewards - batch.rewards).abs().mean() > 1e-3
+
+
+@pytest.mark.parametrize("script", [mbpo, ftfl])
+def test_effects_of_actions_are_known_by_the_truth_and_not_by_who_ignores_actions(
+    script, tmp_path, monkeypatch
+):
+    small = "--total-timesteps 150 --learning-starts 150 --hidden-dim 16 --model-hidden-dim 16 --device cpu "
+    small += f"--model-train-steps 5 --eval-episodes 1 --utd-ratio 1 --seed 3 --run-dir {tmp_path}"
+    (run_dir,) = script.main(script.parse_args([*small.split(), "--env-id", cheetah.TASK]))
+    env, heard = script.make_env(cheetah.TASK, False), 1.0
+
+    def forward(self, obs, actions):
+        flat = (x[0, 0].double().numpy() for x in (obs, heard * actions))
+        next_obs, rewards = (torch.as_tensor(x)[None, None].float() for x in cheetah.true_step(env, *flat))
+        targets = self.targets(script.Batch(obs, actions, rewards, next_obs, None))
+        return targets.expand(1, 7, *targets.shape[2:]), None
+
+    monkeypatch.setattr(script.Ensemble, "forward", forward)
+    cheetah.main(cheetah.Args(effects=(str(run_dir),), out=str(tmp_path / "out")))
+    with open(tmp_path / "out/effects.csv") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["actions"] for line in lines] == ["policy", "uniform"]
+    for line in lines:
+        assert (line["script"], line["width"], line["seed"], line["step"]) == (
+            script.__name__,
+            "16",
+            "3",
+            "150",
+        )
+        known = [float(line[name]) for name in line if name.endswith("r2")]
+        assert known == pytest.approx([1] * 4, abs=1e-3)
+    assert 0.2 < float(lines[1]["next_state_effect_share"]) < 0.99
+    assert float(lines[0]["next_state_effect_share"]) < 0.1, "at first, the policy's actions are alike"
+    heard = 0.0
+    _, uniform = cheetah.action_effects(run_dir)
+    assert float(uniform["reward_effect_r2"]) == pytest.approx(0, abs=1e-3)
+    assert float(uniform["next_state_effect_r2"]) == pytest.approx(0, abs=1e-3)
+    # What is left of the variance when the state is known is what who ignores the action can't know
+    for name in ("reward", "next_state"):
+        assert float(uniform[f"{name}_r2"]) < 1 - 0.5 * float(uniform[f"{name}_effect_share"])
 
 
 def test_rows_are_commands_run_once_and_a_wrong_name_is_one_line(tmp_path, monkeypatch, capsys):
