@@ -7,18 +7,18 @@ section on it.
     python benchmark/cheetah.py --list                          # the rows, as the commands they stand for
 
 An imagined transition (s, a, r, s') differs from a real one in two ways: the action is the policy's of
-now, and r and s' are the model's. Each row takes one of them away, or both in half of the batch:
+now, and r and s' are the model's. Each row of mbpo.py takes one of them away, or a part:
 
     oracle        the policy's actions, but r and s' are the simulator's: a model without error
+    true-states   s' is the simulator's, r the model's
+    true-rewards  r is the simulator's, s' the model's
     real-actions  the model's r and s', but the action is the one that was played in s
     mean          as MBPO, but r and s' are the mean of the model's Gaussian, not a sample of it
     real50        as MBPO, but half of each batch is real
-    true-states   s' is the simulator's, r the model's
-    true-rewards  r is the simulator's, s' the model's
     paper-model   as MBPO, with the scripts' model instead of the laptop preset's
 
-Real actions and the simulator's r and s' together are SAC. The flags are those of the laptop grid, to whose
-runs of SAC and MBPO the rows compare. What is complete is skipped, what is partial goes on. Different runs
+Real actions and the simulator's r and s' together are SAC. The rows sac, mbpo and ftfl are the laptop grid's
+runs, and all have their flags and seeds. What is complete is skipped, what is partial goes on. Different runs
 may go side by side. The numbers go to benchmark/results/cheetah/ROW__seedK.csv.
 """
 
@@ -43,12 +43,14 @@ import sweep  # noqa: E402
 import torch  # noqa: E402
 import tyro  # noqa: E402
 
+import ftfl  # noqa: E402
 import mbpo  # noqa: E402
 import plots  # noqa: E402
+import sac  # noqa: E402
 
 TASK = "dm_control/cheetah-run-v0"
-FLAGS = ["--env-id", TASK, "--device", "cpu", *sweep.PRESETS["laptop"]["flags"].split()]
-FLAGS += ["--checkpoint-interval", "2500"]
+FLAGS = f"--env-id {TASK} --device cpu --checkpoint-interval 2500 {sweep.PRESETS['laptop']['flags']}"
+TAGS = [*grid.TAGS, "charts/episodic_return"]
 
 
 def true_step(env, obs, actions):
@@ -156,14 +158,17 @@ def action_effects(run_dir, rows=4_000):
     return lines
 
 
-ROWS = {  # name: (further flags, changes to mbpo.py)
-    "oracle": ("", [simulate]),
-    "real-actions": ("", [keep_actions]),
-    "mean": ("", [without_noise]),
-    "real50": ("--real-ratio 0.5", []),
-    "true-states": ("", [partial(simulate, rewards=False)]),
-    "true-rewards": ("", [partial(simulate, states=False)]),
-    "paper-model": ("--model-hidden-dim 200 --model-batch-size 256 --model-train-steps 5000", []),
+ROWS = {  # name: (script, further flags, changes to the script)
+    "sac": (sac, "", []),
+    "mbpo": (mbpo, "", []),
+    "ftfl": (ftfl, "", []),
+    "oracle": (mbpo, "", [simulate]),
+    "real-actions": (mbpo, "", [keep_actions]),
+    "mean": (mbpo, "", [without_noise]),
+    "real50": (mbpo, "--real-ratio 0.5", []),
+    "true-states": (mbpo, "", [partial(simulate, rewards=False)]),
+    "true-rewards": (mbpo, "", [partial(simulate, states=False)]),
+    "paper-model": (mbpo, "--model-hidden-dim 200 --model-batch-size 256 --model-train-steps 5000", []),
 }
 
 
@@ -175,6 +180,13 @@ class Args:
     out: str = str(ROOT / "benchmark/results/cheetah")  # folder for a CSV per run
     effects: tuple[str, ...] = ()  # measure the models in these run directories; run no rows
     list: bool = False  # print the rows, run nothing
+
+
+def words_of(script, flags):
+    """A command's flags, of which sac.py takes none of the model's."""
+    flags = sweep.split_flags(flags).items()
+    kept = [(name, values) for name, values in flags if script is not sac or not name.startswith("--model")]
+    return [word for name, values in kept for word in (name, *values)]
 
 
 def main(args):
@@ -190,17 +202,17 @@ def main(args):
             plots.fail(f"--rows {name}: there is no such row, but {', '.join(ROWS)}")
     for seed in args.seeds:
         for name in args.rows:
-            flags, changes = ROWS[name]
-            words, run = [*FLAGS, *flags.split(), "--seed", str(seed)], f"{name}__seed{seed}"
+            script, flags, changes = ROWS[name]
+            words, run = words_of(script, f"{FLAGS} {flags} --seed {seed}"), f"{name}__seed{seed}"
             out = Path(args.out) / f"{run}.csv"
             if args.list:
-                print(f"{run}: python mbpo.py {shlex.join(words)}")
+                print(f"{run}: python {script.__name__}.py {shlex.join(words)}")
             elif out.exists():
                 print(f"{run}: complete")
             else:
-                (run_dir,) = critics.run(mbpo, words, Path(args.run_dir) / run, changes)
+                (run_dir,) = critics.run(script, words, Path(args.run_dir) / run, changes)
                 out.parent.mkdir(parents=True, exist_ok=True)
-                tags = tuple(tag for tag in grid.TAGS if tag in plots.read_run_dir(run_dir).scalars)
+                tags = tuple(tag for tag in TAGS if tag in plots.read_run_dir(run_dir).scalars)
                 plots.export((str(run_dir),), str(out), tags)
                 out.write_text(out.read_text().replace(str(Path(args.run_dir)), "runs/cheetah"))
 

@@ -1,6 +1,7 @@
 """benchmark/cheetah.py takes away what its rows say, and nothing else."""
 
 import csv
+import re
 
 import cheetah
 import numpy as np
@@ -10,6 +11,7 @@ from conftest import filled_buffer, make_args
 
 import ftfl
 import mbpo
+import sac
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def test_the_oracle_imagines_what_the_policy_s_actions_really_do(played, changed
 @pytest.mark.parametrize("name", ["true-states", "true-rewards"])
 def test_one_half_is_the_simulator_s_and_the_other_the_model_s(name, played, changed):
     usual, _, _, logs = imagined(played)
-    for change in cheetah.ROWS[name][1]:
+    for change in cheetah.ROWS[name][2]:
         change(changed)
     batch, _, _, same = imagined(played)
     assert torch.equal(logs["model/nll"], same["model/nll"]) and torch.equal(batch.actions, usual.actions)
@@ -165,14 +167,16 @@ def test_rows_are_commands_run_once_and_a_wrong_name_is_one_line(tmp_path, monke
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 * len(cheetah.ROWS)
     for line in lines:
-        name, command = line.split(": python mbpo.py ")
-        args = mbpo.parse_args(command.split())
+        name, script, command = re.fullmatch(r"(.*): python (\w+)\.py (.*)", line).groups()
+        assert script == (name.split("__")[0] if name[:4] in ("sac_", "ftfl") else "mbpo")
+        args = {"sac": sac, "mbpo": mbpo, "ftfl": ftfl}[script].parse_args(command.split())
         assert args.env_id == cheetah.TASK and args.critic_layer_norm and args.total_timesteps == 12_500
         assert name.endswith(f"__seed{args.seed}")
-        assert (args.real_ratio == 0.5) == name.startswith("real50")
+        assert (getattr(args, "real_ratio", 0) == 0.5) == name.startswith("real50")
+        assert getattr(args, "model_hidden_dim", 100) == (200 if name.startswith("paper-model") else 100)
     small = "--total-timesteps 60 --learning-starts 40 --hidden-dim 16 --model-hidden-dim 16 --device cpu "
     small += "--model-train-steps 5 --eval-episodes 1 --batch-size 20 --env-id Hopper-v5"
-    monkeypatch.setattr(cheetah, "FLAGS", small.split())
+    monkeypatch.setattr(cheetah, "FLAGS", small)
     args = cheetah.Args(("mean",), (2,), str(tmp_path / "runs"), str(tmp_path / "out"))
     cheetah.main(args)
     (path,) = (tmp_path / "out").glob("*")
