@@ -125,7 +125,8 @@ def action_effects(run_dir, rows=4_000):
     action makes: two lines, {column: value}, for two actions of the policy in each real state, and for two
     uniform ones. An R2 of effects is 1 - (mean squared error of the difference between what the two actions
     lead to) / (mean square of the true one); the share of effects is what is left of the variance when the
-    state is known. Of next states the median over their numbers, of the change s' - s."""
+    state is known. Of next states the median over their numbers, of the change s' - s. The value of a next
+    state is what the target critics say of it; sampled_ is with the noise that imagined ones have."""
     script, args, agent, step = evaluate.load(run_dir)
     state = model_study.read_run(run_dir)
     model, env = script.Ensemble(17, 6, args), script.make_env(TASK, False)
@@ -133,27 +134,46 @@ def action_effects(run_dir, rows=4_000):
     all_obs = state["buffer"]["data"][0][0]
     torch.manual_seed(0)
     obs = all_obs[torch.randint(len(all_obs), (rows,))]
+    next_noise = torch.randn(1, rows, 6)
+
+    def value(next_obs):
+        next_actions, _ = agent.actor.sample(next_obs[None], next_noise)
+        return agent.q_values(agent.qf_target, next_obs[None], next_actions).min(1).values[0]
+
+    def results(next_obs, rewards):
+        """(rows, 19): the change, the reward, and the value of the next state."""
+        return torch.cat([next_obs - obs, rewards[:, None], value(next_obs)[:, None]], -1)
+
     lines = []
     for kind in ("policy", "uniform"):
-        true, known = [], []
+        true, known, sampled = [], [], []
         for _ in range(2):
             actions = agent.actor.sample(obs[None], torch.randn(1, rows, 6))[0][0]
             if kind == "uniform":
                 actions = 2 * torch.rand(rows, 6) - 1
             next_obs, rewards = true_step(env, obs.double().numpy(), actions.double().numpy())
-            true.append(torch.as_tensor(np.column_stack([next_obs - obs.numpy(), rewards])).float())
-            mean = model(obs[None, None], actions[None, None])[0][:, model.elites[0]]
-            next_obs, rewards = model.to_transition(obs[None, None], mean)
-            known.append(torch.cat([next_obs - obs, rewards.unsqueeze(-1)], -1)[0])  # (elites, rows, 18)
-        variance, effect = true[0].var(0), true[0] - true[1]  # (18,), (rows, 18)
-        r2 = 1 - (known[0] - true[0]).square().mean((0, 1)) / variance
-        effect_r2 = 1 - (known[0] - known[1] - effect).square().mean((0, 1)) / effect.square().mean(0)
-        share = effect.square().mean(0) / 2 / variance
+            true.append(results(torch.as_tensor(next_obs).float(), torch.as_tensor(rewards).float()))
+            mean, _ = model(obs[None, None], actions[None, None])
+            next_obs, rewards = model.to_transition(obs[None, None], mean[:, model.elites[0]])
+            known.append(torch.stack([results(*elite) for elite in zip(next_obs[0], rewards[0])]))
+            sampled.append(results(*(x[0] for x in model.sample(obs[None], actions[None]))))
+        variance, effect = true[0].var(0), true[0] - true[1]  # (19,), (rows, 19)
+
+        def effect_r2(first, second):
+            errors = (first - second - effect).square().flatten(0, -2).mean(0)
+            return 1 - errors / effect.square().mean(0)
+
+        columns = {
+            "r2": 1 - (known[0] - true[0]).square().mean((0, 1)) / variance,
+            "effect_share": effect.square().mean(0) / 2 / variance,
+            "effect_r2": effect_r2(*known),
+            "sampled_effect_r2": effect_r2(*sampled),
+        }
         line = {"script": script.__name__, "width": args.model_hidden_dim, "seed": args.seed, "step": step}
         line["actions"] = kind
-        for name, values in (("r2", r2), ("effect_share", share), ("effect_r2", effect_r2)):
-            line[f"reward_{name}"] = f"{values[-1]:.4g}"
-            line[f"next_state_{name}"] = f"{values[:-1].median():.4g}"
+        for name, numbers in columns.items():
+            found = {"reward": numbers[-2], "next_state": numbers[:-2].median(), "value": numbers[-1]}
+            line |= {f"{of}_{name}": f"{number:.4g}" for of, number in found.items()}
         lines.append(line)
     return lines
 

@@ -129,13 +129,14 @@ def test_effects_of_actions_are_known_by_the_truth_and_not_by_who_ignores_action
     small = "--total-timesteps 150 --learning-starts 150 --hidden-dim 16 --model-hidden-dim 16 --device cpu "
     small += f"--model-train-steps 5 --eval-episodes 1 --utd-ratio 1 --seed 3 --run-dir {tmp_path}"
     (run_dir,) = script.main(script.parse_args([*small.split(), "--env-id", cheetah.TASK]))
-    env, heard = script.make_env(cheetah.TASK, False), 1.0
+    env, heard, noise = script.make_env(cheetah.TASK, False), 1.0, -np.inf  # log-variance
 
     def forward(self, obs, actions):
         flat = (x[0, 0].double().numpy() for x in (obs, heard * actions))
         next_obs, rewards = (torch.as_tensor(x)[None, None].float() for x in cheetah.true_step(env, *flat))
         targets = self.targets(script.Batch(obs, actions, rewards, next_obs, None))
-        return targets.expand(1, 7, *targets.shape[2:]), None
+        targets = targets.expand(1, 7, *targets.shape[2:])
+        return targets, torch.full_like(targets, noise)
 
     monkeypatch.setattr(script.Ensemble, "forward", forward)
     cheetah.main(cheetah.Args(effects=(str(run_dir),), out=str(tmp_path / "out")))
@@ -150,15 +151,15 @@ def test_effects_of_actions_are_known_by_the_truth_and_not_by_who_ignores_action
             "150",
         )
         known = [float(line[name]) for name in line if name.endswith("r2")]
-        assert known == pytest.approx([1] * 4, abs=1e-3)
+        assert known == pytest.approx([1] * 9, abs=1e-3)
     assert 0.2 < float(lines[1]["next_state_effect_share"]) < 0.99
     assert float(lines[0]["next_state_effect_share"]) < 0.1, "at first, the policy's actions are alike"
-    heard = 0.0
+    heard, noise = 0.0, -5.0
     _, uniform = cheetah.action_effects(run_dir)
-    assert float(uniform["reward_effect_r2"]) == pytest.approx(0, abs=1e-3)
-    assert float(uniform["next_state_effect_r2"]) == pytest.approx(0, abs=1e-3)
-    # What is left of the variance when the state is known is what who ignores the action can't know
-    for name in ("reward", "next_state"):
+    for name in ("reward", "next_state", "value"):
+        assert float(uniform[f"{name}_effect_r2"]) == pytest.approx(0, abs=1e-2)
+        assert float(uniform[f"{name}_sampled_effect_r2"]) < -0.01, "noise is not what the actions do"
+        # What is left of the variance when the state is known is what who ignores the action can't know
         assert float(uniform[f"{name}_r2"]) < 1 - 0.5 * float(uniform[f"{name}_effect_share"])
 
 
