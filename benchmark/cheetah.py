@@ -209,6 +209,15 @@ def words_of(script, flags):
     return [word for name, values in kept for word in (name, *values)]
 
 
+def export(run_dir, out):
+    """Write a run's numbers as CSV."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    tags = tuple(tag for tag in TAGS if tag in plots.read_run_dir(run_dir).scalars)
+    plots.export((str(run_dir),), str(out), tags)
+    folder = str(run_dir.parent.parent)  # of this machine
+    out.write_text(out.read_text().replace(folder, Args.run_dir))
+
+
 def main(args):
     if args.effects:
         lines = [line for run_dir in args.effects for line in action_effects(run_dir)]
@@ -231,10 +240,7 @@ def main(args):
                 print(f"{run}: complete")
             else:
                 (run_dir,) = critics.run(script, words, Path(args.run_dir) / run, changes)
-                out.parent.mkdir(parents=True, exist_ok=True)
-                tags = tuple(tag for tag in TAGS if tag in plots.read_run_dir(run_dir).scalars)
-                plots.export((str(run_dir),), str(out), tags)
-                out.write_text(out.read_text().replace(str(Path(args.run_dir)), "runs/cheetah"))
+                export(run_dir, out)
 
 
 if __name__ == "__main__":
