@@ -448,6 +448,67 @@ def draw_grid():
         plots.ablation(grid_files(), str(RESULTS / "grid_ablation"))
 
 
+# ---------------------------------------- cheetah-run
+CHEETAH_ROWS = ("sac", "mbpo", "ftfl", "oracle", "true-states", "true-rewards", "real-actions", "mean")
+CHEETAH_ROWS += ("real50", "paper-model")
+TRAINED = "charts/episodic_return"
+
+
+def read_cheetah():
+    """{row of benchmark/cheetah.py: its complete runs, by seed}."""
+    paths = {name: sorted((RESULTS / "cheetah").glob(f"{name}__seed*.csv")) for name in CHEETAH_ROWS}
+    return {name: [plots.read_csv(path)[0] for path in paths[name]] for name in paths if paths[name]}
+
+
+def cheetah_scores(runs):
+    """Per run the mean of its last two evaluations, and that of its training episodes that ended last."""
+    return scores(runs), np.array([run.scalars[TRAINED][1][-2:].mean() for run in runs])
+
+
+def cheetah_table():
+    """A line per row: each seed's score by evaluations and by training episodes, and how much of the gap
+    between MBPO's median and SAC's the median closes, by either. No gap is said of fewer than three seeds."""
+    heads = ["row", "evaluations", "of the gap", "training episodes", "of the gap"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    found = {name: cheetah_scores(runs) for name, runs in read_cheetah().items()}
+    for name, both in found.items():
+        cells = [name]
+        for kind, values in enumerate(both):
+            low, high = (np.median(found[other][kind]) for other in ("mbpo", "sac"))
+            closed = f"{100 * (np.median(values) - low) / (high - low):.0f} %" if len(values) > 2 else "-"
+            cells += [row_of(values), closed]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def read_effects():
+    """The lines of `benchmark/cheetah.py --effects`, [{column: text}]; none if they are not there."""
+    path = RESULTS / "cheetah/effects.csv"
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def effects_table():
+    """A line per model and kind of actions: what it knows of all the variance, how much of that is the
+    action's, and what it knows of this part; over the seeds."""
+    parts = {"reward": "reward", "next_state": "next state", "value": "value of the next state"}
+    columns = {f"{part}_r2": f"R2: {text}" for part, text in parts.items()}
+    columns |= {f"{part}_effect_share": f"the action's share: {text}" for part, text in parts.items()}
+    columns |= {f"{part}_effect_r2": f"R2 of the action's effect: {text}" for part, text in parts.items()}
+    columns["value_sampled_effect_r2"] = "the last, sampled"
+    lines = [f"| model | actions | {' | '.join(columns.values())} |", "|---" * (2 + len(columns)) + "|"]
+    groups = {}
+    for line in read_effects():
+        name = line["script"] if line["width"] == "100" else "paper-model"
+        groups.setdefault((name, line["actions"]), []).append(line)
+    for (name, actions), group in groups.items():
+        cells = [span([float(line[column]) for line in group]) for column in columns]
+        lines.append(f"| {name} | {actions} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 # ---------------------------------------- The model alone
 NAMES = {"mbpo": "MBPO", "tun": "TUN only", "dnp": "DNP only", "ftfl": "FTFL"}
 SHOWN_STEPS = (2_000, 10_000, 20_000, 50_000)
@@ -588,6 +649,7 @@ TABLES |= {"landings": landings_table, "sb3": sb3_table}
 TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table, "widths": widths_table}
 TABLES |= {"pilots": pilots_table, "grid": grid_table, "grid_model": grid_model_table}
 TABLES |= {"grid_rewards": grid_rewards_table, "grid_landings": grid_landings_table}
+TABLES |= {"cheetah": cheetah_table, "effects": effects_table}
 TABLES |= {"studies": studies_table, "crossing": crossing_table, "follows": follows_table}
 TABLES |= {"variances": variances_table}
 FIGURES = [draw_critics, draw_long, draw_landings, draw_taxonomy, draw_studies, draw_grid]
