@@ -335,7 +335,69 @@ def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
     assert f"good (reward R² {between(r2['MBPO'] + r2['FTFL'])})" in readme
     of_sac, *others = (np.array(said[name][0].split(", "), float) for name in ("SAC", "MBPO", "FTFL"))
     others = between(np.concatenate(others), 0)
-    assert f"MBPO and FTFL earn {others} where SAC earns {between(of_sac, 0)};" in readme
+    assert f"MBPO and FTFL earn {others} where SAC earns {between(of_sac, 0)}." in readme
+    simulated = figures.cheetah_scores(figures.read_cheetah()["true-states"])[0]
+    assert f"in place of the model's, MBPO earns {between(simulated, 0)} (" in readme
+    known = effects("mbpo", "value_effect_r2")
+    assert f"of the next state, MBPO's model knows {between(known)}." in readme
+
+
+def effects(script, column):
+    """Each seed's number of the laptop's model, for actions of the policy."""
+    lines = [line for line in figures.read_effects() if line["script"] == script and line["width"] == "100"]
+    return [float(line[column]) for line in lines if line["actions"] == "policy"]
+
+
+def test_what_the_page_says_of_cheetah_run_s_rows_is_in_the_results():
+    text, runs = " ".join(PAGE.split()), figures.read_cheetah()
+    table = [line.strip("| ").split(" | ") for line in figures.cheetah_table().splitlines()[2:]]
+    of = {name: rest for name, *rest in table}  # evaluations, of the gap, training episodes, of the gap
+    both = {name: figures.cheetah_scores(runs[name]) for name in runs}
+    assert (
+        f"MBPO's median ({np.median(both['mbpo'][0]):.1f}) and SAC's ({np.median(both['sac'][0]):.1f})"
+        in text
+    )
+    third = runs["oracle"][2]
+    swings, trained = (third.scalars[tag][1][-2:] for tag in (figures.plots.RETURN, figures.TRAINED))
+    assert "seed 3 earns {:.1f} after 10,000 steps and {:.2f} after 12,500, and".format(*swings) in text
+    assert "{:.1f} and {:.1f} in the training episodes in between".format(*trained) in text
+    assert third.scalars[figures.TRAINED][0][-2:].tolist() == [11_000, 12_000]
+
+    closed = {
+        name: [float(x.removesuffix(" %")) for x in rest[1::2] if x != "-"] for name, rest in of.items()
+    }
+    assert np.median(both["oracle"][0]) < both["sac"][0].min() and closed["oracle"][1] > 100
+    assert (
+        f"as predicted, but closes {of['oracle'][1]} of the gap, and all of it by training episodes." in text
+    )
+    assert closed["true-states"][1] > 100 and closed["true-rewards"][1] < 0
+    shares = (
+        f"`true-states` closes {of['true-states'][1]} of the gap and `true-rewards` {of['true-rewards'][1]},"
+    )
+    assert f"{shares} by training episodes all of it and none: both right." in text
+    assert f"one seed so far, with a score of {of['paper-model'][0]}, which says nothing yet." in text
+    medians = [np.median(both[name][1]) for name in ("mbpo", "ftfl", "sac")]
+    assert "(as medians, MBPO has {:.1f}, FTFL {:.1f} and SAC {:.1f})".format(*medians) in text
+    assert both["ftfl"][1].max() < both["mbpo"][1].min()
+
+
+def test_what_the_page_says_of_an_action_s_effect_is_in_the_results():
+    text = " ".join(PAGE.split())
+    percent = [
+        [100 * x for x in effects("mbpo", f"{of}_effect_share")] for of in ("reward", "next_state", "value")
+    ]
+    said = (
+        "runs {} % of the variance of rewards, {} % of that of next states' changes, {} % of that of the next"
+    )
+    assert said.format(between(percent[0], 1), between(percent[1], 0), between(percent[2], 1)) in text
+    reward, value = (
+        {s: effects(s, f"{of}_effect_r2") for s in ("mbpo", "ftfl")} for of in ("reward", "value")
+    )
+    assert f"one that sees none (R2 {between(reward['mbpo'])}, where that one has 0)" in text
+    assert f"knows a little ({between(reward['ftfl'])})" in text
+    knows = f"MBPO's model knows {between(value['mbpo'])}, FTFL's {between(value['ftfl'])};"
+    assert f"Of the effect on the next state's value {knows}" in text
+    assert max(effects("mbpo", "value_sampled_effect_r2") + effects("ftfl", "value_sampled_effect_r2")) < -1
 
 
 def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
