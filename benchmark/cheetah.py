@@ -129,6 +129,8 @@ def action_effects(run_dir, rows=4_000):
     state is what the target critics say of it; sampled_ is with the noise that imagined ones have."""
     script, args, agent, step = evaluate.load(run_dir)
     state = model_study.read_run(run_dir)
+    if args.env_id != TASK or "model" not in state:
+        plots.fail(f"--effects {run_dir}: it must be a run of mbpo.py or ftfl.py, on {TASK}")
     model, env = script.Ensemble(17, 6, args), script.make_env(TASK, False)
     model.load_state_dict(state["model"])
     all_obs = state["buffer"]["data"][0][0]
