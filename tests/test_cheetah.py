@@ -193,7 +193,7 @@ def test_rows_are_commands_run_once_and_a_wrong_name_is_one_line(tmp_path, monke
 
 @pytest.mark.parametrize("script, task", [(sac, cheetah.TASK), (mbpo, "Hopper-v5")])
 def test_a_run_that_has_no_model_of_the_task_is_one_line(script, task, tmp_path, capsys):
-    flags = f"--env-id {task} --total-timesteps 20 --learning-starts 20 --eval-episodes 1 --batch-size 20 --seed 1"
+    flags = f"--env-id {task} --total-timesteps 20 --learning-starts 20 --eval-episodes 1 --batch-size 20"
     flags += f" --hidden-dim 8 --utd-ratio 1 --device cpu --run-dir {tmp_path}"
     flags += " --model-train-steps 1" * (script is mbpo)
     (run_dir,) = script.main(script.parse_args(flags.split()))
