@@ -375,6 +375,11 @@ def test_what_the_page_says_of_cheetah_run_s_rows_is_in_the_results():
         f"`true-states` closes {of['true-states'][1]} of the gap and `true-rewards` {of['true-rewards'][1]},"
     )
     assert f"{shares} by training episodes all of it and none: both right." in text
+    assert np.median(both["real-actions"][0]) < both["sac"][0].min()
+    words = "`real-actions` is behind SAC: wrong. It closes {} of the gap, and {} by training episodes."
+    assert words.format(*of["real-actions"][1::2]) in text
+    words = "`mean` closes {}, less than half: right. But by training episodes it closes {}, so"
+    assert words.format(*of["mean"][1::2]) in text and closed["mean"][0] < 50
     assert f"one seed so far, with a score of {of['paper-model'][0]}, which says nothing yet." in text
     medians = [np.median(both[name][1]) for name in ("mbpo", "ftfl", "sac")]
     assert "(as medians, MBPO has {:.1f}, FTFL {:.1f} and SAC {:.1f})".format(*medians) in text
