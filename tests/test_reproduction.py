@@ -296,6 +296,21 @@ def test_what_the_page_says_of_next_states_on_finger_spin_is_in_the_results():
     assert (r2["MBPO"] > r2["FTFL"]).all()
 
 
+def test_what_the_page_says_of_tun_only_on_finger_spin_at_25000_steps_is_in_the_results():
+    text, runs = (
+        " ".join(PAGE.split()),
+        figures.read_grid(("grid_longer",))["finger-spin, 25,000 steps"]["TUN only"],
+    )
+    scores = figures.scores(runs)
+    assert sorted(scores)[-2] < 100 and len(scores) > 1
+    assert f"TUN only there at 25,000 steps: scores of {figures.row_of(scores)} in seeds 1 and 2, far" in text
+    r2, next_r2 = (
+        ", ".join(f"{figures.late(run, f'model/{x}_r2'):.2f}" for run in runs)
+        for x in ("reward", "next_state")
+    )
+    assert f"hardly anything of the reward (R2 {r2}) and little of next states ({next_r2})." in text
+
+
 def verdicts(task):
     """{algorithm: (its scores as the page writes them, what the rule says of them)} on a task."""
     (line,) = [x for x in figures.grid_table().splitlines() if x.startswith(f"| {task} |")]
