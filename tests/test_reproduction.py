@@ -353,9 +353,9 @@ def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
     others = between(np.concatenate(others), 0)
     assert f"MBPO and FTFL earn {others} where SAC earns {between(of_sac, 0)}." in readme
     simulated = figures.cheetah_scores(figures.read_cheetah()["true-states"])[0]
-    assert f"in place of the model's, MBPO earns {between(simulated, 0)} (" in readme
+    assert f"with the simulator's in their place, MBPO earns {between(simulated, 0)} (" in readme
     known = effects("mbpo", "value_effect_r2")
-    assert f"of the next state, MBPO's model knows {between(known)}." in readme
+    assert f"next state, MBPO's model knows about half (R² {between(known)})." in readme
 
 
 def effects(script, column):
