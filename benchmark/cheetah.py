@@ -185,11 +185,11 @@ ROWS = {  # name: (script, further flags, changes to the script)
     "mbpo": (mbpo, "", []),
     "ftfl": (ftfl, "", []),
     "oracle": (mbpo, "", [simulate]),
+    "true-states": (mbpo, "", [partial(simulate, rewards=False)]),
+    "true-rewards": (mbpo, "", [partial(simulate, states=False)]),
     "real-actions": (mbpo, "", [keep_actions]),
     "mean": (mbpo, "", [without_noise]),
     "real50": (mbpo, "--real-ratio 0.5", []),
-    "true-states": (mbpo, "", [partial(simulate, rewards=False)]),
-    "true-rewards": (mbpo, "", [partial(simulate, states=False)]),
     "paper-model": (mbpo, "--model-hidden-dim 200 --model-batch-size 256 --model-train-steps 5000", []),
 }
 
@@ -213,7 +213,6 @@ def words_of(script, flags):
 
 def export(run_dir, out):
     """Write a run's numbers as CSV."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     tags = tuple(tag for tag in TAGS if tag in plots.read_run_dir(run_dir).scalars)
     plots.export((str(run_dir),), str(out), tags)
     folder = str(run_dir.parent.parent)  # of this machine
@@ -241,6 +240,7 @@ def main(args):
             elif out.exists():
                 print(f"{run}: complete")
             else:
+                out.parent.mkdir(parents=True, exist_ok=True)  # what can't be written fails before the run
                 (run_dir,) = critics.run(script, words, Path(args.run_dir) / run, changes)
                 export(run_dir, out)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
 
+import cheetah  # noqa: E402
 import critics  # noqa: E402
 import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
@@ -449,14 +450,12 @@ def draw_grid():
 
 
 # ---------------------------------------- cheetah-run
-CHEETAH_ROWS = ("sac", "mbpo", "ftfl", "oracle", "true-states", "true-rewards", "real-actions", "mean")
-CHEETAH_ROWS += ("real50", "paper-model")
 TRAINED = "charts/episodic_return"
 
 
 def read_cheetah():
     """{row of benchmark/cheetah.py: its complete runs, by seed}."""
-    paths = {name: sorted((RESULTS / "cheetah").glob(f"{name}__seed*.csv")) for name in CHEETAH_ROWS}
+    paths = {name: sorted((RESULTS / "cheetah").glob(f"{name}__seed*.csv")) for name in cheetah.ROWS}
     return {name: [plots.read_csv(path)[0] for path in paths[name]] for name in paths if paths[name]}
 
 
