@@ -195,7 +195,10 @@ def run(script, flags, folder, changes=()):
     try:
         for change in changes:
             change(script)
-        return script.main(script.parse_args(flags))
+        args = script.parse_args(flags)
+        if args.resume and script.read_checkpoint(args.resume)["step"] == args.total_timesteps:
+            return run_dirs  # complete, but killed before its CSV was written
+        return script.main(args)
     finally:
         vars(script).update(before)
 

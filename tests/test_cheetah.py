@@ -182,7 +182,12 @@ def test_rows_are_commands_run_once_and_a_wrong_name_is_one_line(tmp_path, monke
     cheetah.main(args)
     (path,) = (tmp_path / "out").glob("*")
     assert path.name == "mean__seed2.csv" and "eval/episodic_return" in path.read_text()
-    assert str(tmp_path) not in path.read_text()
+    written = path.read_text()
+    assert str(tmp_path) not in written
+    path.unlink()  # as if killed before it was written
+    monkeypatch.setattr(mbpo, "main", None)
+    cheetah.main(args)
+    assert path.read_text() == written
     monkeypatch.setattr(cheetah.critics, "run", None)
     cheetah.main(args)
     assert "mean__seed2: complete" in capsys.readouterr().out
