@@ -881,20 +881,25 @@ def median(values):
     return np.median(values) if len(values) else np.nan
 
 
-def rank_correlation(tasks, x, y):
+def rank_correlation(tasks, x, y, group=lambda task: task):
     """Spearman's rank correlation over tasks of two columns' medians over seeds: rho, low, high, tasks, with
-    a 95 % bootstrap interval. A task is left out where either was measured in no seed."""
-    pairs = np.array([[median(tasks[task][c]) for c in (x, y)] for task in tasks])
-    pairs = pairs[np.isfinite(pairs).all(1)]
+    a 95 % bootstrap interval. A task is left out where either was measured in no seed. Tasks of one `group`
+    are not independent: the bootstrap draws them together."""
+    groups = {}
+    for task, columns in tasks.items():
+        pair = [median(columns[c]) for c in (x, y)]
+        if np.isfinite(pair).all():
+            groups.setdefault(group(task), []).append(pair)
+    pairs = list(map(np.array, groups.values()))
 
     def rho(i):
-        return scipy.stats.spearmanr(pairs[i.astype(int)]).statistic
+        return scipy.stats.spearmanr(np.concatenate([pairs[k] for k in i.astype(int)])).statistic
 
     rows = np.arange(len(pairs))
     result = scipy.stats.bootstrap(
         (rows,), rho, vectorized=False, method="percentile", rng=0, n_resamples=2_000
     )
-    return rho(rows), *result.confidence_interval, len(pairs)
+    return rho(rows), *result.confidence_interval, sum(map(len, pairs))
 
 
 def label_points(axis, points):

@@ -146,14 +146,13 @@ def test_the_table_of_landings_tells_robots_on_their_feet_from_others(tmp_path, 
 
 
 def test_what_the_page_says_of_landings_is_in_the_results():
-    text, found = " ".join(PAGE.split()), figures.read_landings()
+    text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
+    found = figures.read_landings()
     assert {len(x["return"]) for x in found.values()} == {100}
     up = {name: x["after_200"] > 0.9 for name, x in found.items()}
     agent, none = found["agent"]["return"], found["none"]["return"]
     earned = figures.span(agent[up["agent"]])
-    assert (
-        f"the agent earns {earned}." in text and f"({earned} on its feet," in (ROOT / "README.md").read_text()
-    )
+    assert f"the agent earns {earned}." in text and f"({earned} on its feet," in readme
     assert up["agent"].sum() < up["none"].sum() and abs(none[up["none"]].mean() - 500) < 10
     assert not (~up["none"] & (found["none"]["end"] > -0.9)).any()
     errors = [none.std(ddof=1) / n**0.5 for n in (5, 15)]
@@ -206,12 +205,14 @@ def test_what_page_and_readme_say_of_models_on_quadruped_walk_is_in_the_results(
     at = {name: [[float(x) for x in cell.split(", ")] for cell in rest] for name, *rest in cells}
     r2_at, ratio_at = ({name: dict(zip((5, 7.5, 10, 12.5), at[name][i:])) for name in at} for i in (0, 4))
     assert max(r2_at["MBPO"][5]) < 0.05  # its first fit explains nothing of the reward
-    assert f"it imagines {between(ratio_at['MBPO'][7.5])} of the real mean reward" in text
+    assert f"imagined mean is right then ({between(ratio_at['MBPO'][5])} of the real one)" in text
+    said = f"R2 is {between(r2_at['MBPO'][7.5], 1)}, it imagines {between(ratio_at['MBPO'][7.5])} of"
+    assert said in text
     right = between(ratio_at["FTFL"][7.5] + ratio_at["TUN only"][7.5])
     assert f"TUN's imagine {right} of it at that step" in text
-    early = f"imagines {between(ratio_at['MBPO'][7.5])} of the real mean reward at 7,500 steps, FTFL's "
-    early += f"{between(ratio_at['FTFL'][7.5])}, but 5,000 steps later MBPO's is at "
-    early += f"{between(ratio_at['MBPO'][12.5])}."
+    early = f"imagines {between(ratio_at['MBPO'][5])} of the real mean reward at first, "
+    early += f"{between(ratio_at['MBPO'][7.5])} at 7,500 steps (FTFL's {between(ratio_at['FTFL'][7.5])}), "
+    early += f"and {between(ratio_at['MBPO'][12.5])} at 12,500."
     assert early in readme
     r2, ratio, next_state_r2 = {}, {}, {}
     for name in ("MBPO", "TUN only", "FTFL"):
@@ -232,7 +233,7 @@ def test_what_the_page_says_of_finger_spin_is_in_the_results():
     text = " ".join(PAGE.split())
     (line,) = [x for x in figures.grid_table().splitlines() if x.startswith("| finger-spin |")]
     of_sac, of_mbpo, *_, of_ftfl = line.strip("| ").split(" | ")[1:]
-    assert of_mbpo.endswith(" (behind)") and of_ftfl.endswith(" (behind)")
+    assert of_mbpo.endswith(" (**behind**)") and of_ftfl.endswith(" (**behind**)")
     assert f"SAC scores {of_sac}, MBPO {of_mbpo.split(' (')[0]}, FTFL {of_ftfl.split(' (')[0]}" in text
     found = figures.read_grid(("grid",))["finger-spin"]
     r2 = [figures.late(run, "model/reward_r2") for name in ("MBPO", "FTFL") for run in found[name]]
@@ -246,7 +247,7 @@ def test_what_page_and_readme_say_of_finger_spin_at_25000_steps_is_in_the_result
     text, readme = " ".join(PAGE.split()), " ".join((ROOT / "README.md").read_text().split())
     (line,) = [x for x in figures.grid_table().splitlines() if x.startswith("| finger-spin, 25,000 steps |")]
     of_sac, of_mbpo, *_, of_ftfl = line.strip("| ").split(" | ")[1:]
-    assert of_mbpo.endswith(" (behind)") and of_ftfl.endswith(" (behind)")
+    assert of_mbpo.endswith(" (**behind**)") and of_ftfl.endswith(" (**behind**)")
     of_mbpo, of_ftfl = of_mbpo.split(" (")[0], of_ftfl.split(" (")[0]
     assert f"SAC scores {of_sac} (right), MBPO {of_mbpo}, FTFL {of_ftfl}, both behind" in text
     sac, mbpo, ftfl = (" and ".join(x.rsplit(", ", 1)) for x in (of_sac, of_mbpo, of_ftfl))
@@ -306,7 +307,7 @@ def test_what_the_page_says_of_tun_only_on_finger_spin_at_25000_steps_is_in_the_
     said = (
         f"TUN only there at 25,000 steps: behind SAC, with scores of {figures.row_of(scores)}, none above 100"
     )
-    assert said in text and verdicts("finger-spin, 25,000 steps")["TUN only"][1] == ["behind)"]
+    assert said in text and verdicts("finger-spin, 25,000 steps")["TUN only"][1] == ["**behind**)"]
     r2, next_r2 = (
         ", ".join(f"{figures.late(run, f'model/{x}_r2'):.2f}" for run in runs)
         for x in ("reward", "next_state")
@@ -345,7 +346,7 @@ def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
     text, readme = " ".join(PAGE.split()), " ".join((ROOT / "README.md").read_text().split())
     said = verdicts("cheetah-run")
     scores = "SAC scores {}, MBPO {}, FTFL {}.".format(*(said[name][0] for name in ("SAC", "MBPO", "FTFL")))
-    assert f"{scores} Both are behind" in text and said["MBPO"][1] == said["FTFL"][1] == ["behind)"]
+    assert f"{scores} Both are behind" in text and said["MBPO"][1] == said["FTFL"][1] == ["**behind**)"]
     r2, next_r2 = (late_values("cheetah-run", f"model/{x}_r2") for x in ("reward", "next_state"))
     ratio = late_values("cheetah-run", "rewards/synthetic", lambda run: figures.late(run, "rewards/real"))
     known = [[between(x[name]) for x in (r2, next_r2, ratio)] for name in ("MBPO", "FTFL")]
@@ -356,7 +357,9 @@ def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
     others = between(np.concatenate(others), 0)
     assert f"MBPO and FTFL earn {others} where SAC earns {between(of_sac, 0)}." in readme
     simulated = figures.cheetah_scores(figures.read_cheetah()["true-states"])[0]
-    assert f"with the simulator's in their place, MBPO earns {between(simulated, 0)} (" in readme
+    (row,) = [x for x in figures.cheetah_table().splitlines() if x.startswith("| true-states |")]
+    closed = f"MBPO earns {between(simulated, 0)}, which closes {row.split(' | ')[2]} of the gap between"
+    assert closed in readme and np.median(simulated) < of_sac.min()  # "as well" behind SAC, says the page
     known = effects("mbpo", "value_effect_r2")
     assert f"next state, MBPO's model knows about half (R² {between(known)})." in readme
 
@@ -418,6 +421,9 @@ def test_what_the_page_says_of_an_action_s_effect_is_in_the_results():
         {s: effects(s, f"{of}_effect_r2") for s in ("mbpo", "ftfl")} for of in ("reward", "value")
     )
     assert f"one that sees none (R2 {between(reward['mbpo'])}, where that one has 0)" in text
+    known, score = value["mbpo"], figures.cheetah_scores(figures.read_cheetah()["mbpo"])[0]
+    said = "three know {:.2f}, {:.2f} and {:.2f}, and score {:.1f}, {:.1f} and {:.1f})"
+    assert said.format(*known, *score) in text and np.argmin(known) == np.argmax(score)
     assert f"knows a little ({between(reward['ftfl'])})" in text
     knows = f"MBPO's model knows {between(value['mbpo'])}, FTFL's {between(value['ftfl'])};"
     assert f"Of the effect on the next state's value {knows}" in text
@@ -445,6 +451,25 @@ def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         critics.main(critics.Args(rows=("smal",)))
     assert "there is no such row" in capsys.readouterr().err
+
+
+def test_what_page_and_readme_say_of_critics_that_run_away_is_in_the_results():
+    text, readme = " ".join(PAGE.split()), " ".join((ROOT / "README.md").read_text().split())
+    steps, (q,) = figures.read_row("ftfl-long")["q"]
+    back, gap = int(steps[q > 200].max()), int(steps[1] - steps[0])
+    assert f"highest, {q.max():,.0f}, after {steps[q.argmax()]:,.0f} steps, and below 200 from" in text
+    assert f"from {back + gap:,} steps on" in text and q[steps > back].max() < 200
+    assert f"highest after {steps[q.argmax()]:,.0f} steps, and below 200 from {back + gap:,} on" in readme
+    rows = [line.strip("| ").split(" | ") for line in figures.critics_table().splitlines()[2:]]
+    loss = {name: [float(x.replace(",", "")) for x in rest[4].split(" to ")] for name, *rest in rows}
+    away = {name: rest[2].split(" of ") for name, *rest in rows if "stand" not in name}
+    away = [name for name, (some, of) in away.items() if int(some) > int(of) / 2 and "gpu" not in name]
+    least = {name: loss[name][0] / loss["sac"][1] for name in away}
+    assert min(least, key=least.get) == "mbpo-noforce" and 1e9 < least["tun"]
+    assert (
+        f"({least.pop('mbpo-noforce'):.0f} to {loss['mbpo-noforce'][1] / loss['sac'][0]:.0f} times)" in text
+    )
+    assert 55 < min(least.values()) < 65 and "from some 60 times that of real data only" in text
 
 
 def test_spans_of_seeds_are_written_as_they_are():
@@ -528,6 +553,10 @@ def test_what_the_readme_says_of_the_taxonomy_is_in_the_results():
     }.items():
         rho, low, high, _ = plots.rank_correlation(tasks, "mismatch", column)
         assert f"{words}{rho:.2f} [{low:.2f}, {high:.2f}])" in text
+    others, group = figures.ranks()["without humanoids and dogs"]
+    found = [plots.rank_correlation(others, "mismatch", x, group) for x in ("mbpo_reward_r2", "reward_gain")]
+    assert all(low < 0 < high for _, low, high, _ in found) and {x[-1] for x in found} == {40}
+    assert f"the other 40 tasks the two are {found[0][0]:.2f} and {found[1][0]:.2f}, and both" in text
     near_0 = [abs(plots.median(tasks[f"{task}-v5"]["mbpo_reward_r2"])) < 0.03 for task in ("Ant", "Humanoid")]
     assert all(near_0) and f"random transitions of {len(tasks)} tasks" in text
 
@@ -619,6 +648,12 @@ def test_the_grids_table_has_each_seeds_score_and_the_rules_word(tmp_path, monke
     (line,) = figures.grid_table().splitlines()[2:]
     behind, ahead = "1, 49, 52 (behind)", "61, 70, 10 (ahead)"
     assert line == f"| cheetah-run | 50, 60, 55 | {behind} | - | - | {ahead} |"
+    made_up_run(grid, "mbpo", 3, {plots.RETURN: (900, 900, 49.5, 49.5)})
+    made_up_run(grid, "ftfl", 3, {plots.RETURN: (900, 900, 62, 62)})  # no seeds overlap
+    (line,) = figures.grid_table().splitlines()[2:]
+    assert "| 1, 49, 49.5 (**behind**) |" in line and "| 61, 70, 62 (**ahead**) |" in line
+    for script, earned in (("mbpo", 52), ("ftfl", 10)):
+        made_up_run(grid, script, 3, {plots.RETURN: (900, 900, earned, earned)})
     (grid / "sac__3.csv").unlink()  # with two seeds nothing is said
     (line,) = figures.grid_table().splitlines()[2:]
     assert line == "| cheetah-run | 50, 60 | 1, 49, 52 | - | - | 61, 70, 10 |"

@@ -161,6 +161,21 @@ def test_a_seed_without_rewards_does_not_lose_its_task(tmp_path):
     assert rho == pytest.approx(-1) and count == 3
 
 
+def test_tasks_of_a_group_count_together():
+    rng = np.random.default_rng(1)
+    tasks = {f"{robot}-{i}": {} for robot in "abcdefgh" for i in range(3)}
+    for x in "xy":
+        values = {robot: rng.normal(size=1) for robot in "abcdefgh"}
+        for task in tasks:
+            tasks[task][x] = values[task[0]]
+    tasks["i-0"] = {"x": np.array([np.nan]), "y": np.ones(1)}
+    once = {task: found for task, found in tasks.items() if task.endswith("0")}
+    rho, low, high, count = plots.rank_correlation(tasks, "x", "y", group=lambda task: task[0])
+    assert (rho, low, high) == pytest.approx(plots.rank_correlation(once, "x", "y")[:3]) and count == 24
+    _, nearer, _, count = plots.rank_correlation(tasks, "x", "y")
+    assert nearer > low + 0.1 and count == 24, "three times as many tasks, were they independent"
+
+
 def test_numbers_of_near_points_do_not_overlap():
     figure, axis = plt.subplots(figsize=(6, 6))
     points = {"15": (0.5, 0.5), "16": (0.52, 0.5), "17": (0.55, 0.5), "18": (0.5, 0.45)}
