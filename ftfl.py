@@ -16,18 +16,18 @@ The algorithm, and what does each step (`main` puts them together):
 
     act at random for the first 10,000 steps, then with the policy            Actor.sample
     after each step, store the transition in the real buffer                  ReplayBuffer.add
-    every 250 steps, train the model on the real buffer                       train_model
+    after the random ones, every 250 steps, train the model                   train_model
         keep a fifth of the transitions apart: the holdout                    split_rows
         measure mean and std of inputs and targets on the rest                Ensemble.fit_normalizers
         5,000 gradient steps, each network on its own bootstrap               Ensemble.update
         take the networks with the smallest holdout error as elites           evaluate_model
-    imagine 400 transitions from real states, for the synthetic buffer        imagine, Ensemble.sample
-    20 times: draw a batch, 5 % real and 95 % synthetic transitions           ReplayBuffer.sample
+    each step: imagine 400 transitions from real states, the synthetic data   imagine, Ensemble.sample
+    each step, 20 times: draw a batch, 5 % real and 95 % synthetic            ReplayBuffer.sample
         one step of critics, actor, temperature and target critics            SAC.update
 
 ensemble:  several networks that learn the same task; of these a random elite imagines each transition
 elite:     one of the networks that may imagine, chosen anew after each training
-holdout:   transitions that no network ever trains on, so that the error on them is an honest one
+holdout:   transitions that no network ever trains on, to compare networks by and to log errors of
 bootstrap: as many draws, with replacement, as training transitions; each network has its own
 rollout:   a trajectory that policy and model imagine from a real state on, by default one step long
 
@@ -103,15 +103,15 @@ class AgentArgs:  # SAC: actor, critics and temperature
 class ModelArgs:  # the learned model, and what it imagines
     ensemble_size: int = 7  # networks in the ensemble
     num_elites: int = 5  # networks that imagine: those with the smallest holdout error
-    model_hidden_dim: int = 200  # width of the four hidden layers (Tuned FTFL: ours is 400)
+    model_hidden_dim: int = 200  # width of the four hidden layers (Tuned FTFL, as we guess: 400)
     model_lr: float = 3e-4  # Adam's learning rate for the model
     model_train_interval: int = 250  # environment steps between trainings of the model
-    model_train_steps: int = 5_000  # gradient steps per training of the model
+    model_train_steps: int = 5_000  # gradient steps per training (MBPO's own stops by holdout error)
     model_batch_size: int = 256  # transitions per network in one gradient step of the model
-    learned_logvar_bounds: bool = False  # learn the bounds of the log-variance, as PETS does
+    learned_logvar_bounds: bool = False  # learn the bounds of the log-variance, as in PETS and MBPO's own
     real_ratio: float = 0.05  # share of real transitions in a batch; with 1 there is no model: this is sac.py
     rollouts_per_step: int = 400  # imagined trajectories per environment step
-    rollout_schedule: str = "1:1:0:1"  # START:END:FROM:TO: length START to FROM, END from TO on, else linear
+    rollout_schedule: str = "1:1:0:1"  # START:END:FROM:TO: START until step FROM, END from TO on, else linear
     synthetic_buffer_size: int = 1_000_000  # imagined transitions kept; the oldest are overwritten
 
 
@@ -140,7 +140,7 @@ class Linear(nn.Module):
         return (x @ self.weight).add_(self.bias)  # (*stack, batch, in) -> (*stack, batch, out)
 
 
-def mlp(dims, *stack, activation=nn.ReLU(inplace=True)):  # in place, as the bias: an update takes 10 % less
+def mlp(dims, *stack, activation=nn.ReLU(inplace=True)):  # in place, as add_ is: an update takes 10 % less
     """A stack of networks with linear layers of these widths, and the activation between them."""
     layers = []
     for in_dim, out_dim in zip(dims, dims[1:]):
@@ -158,12 +158,12 @@ class Actor(nn.Module):
     def forward(self, obs):
         """obs (seeds, batch, obs) -> mean and log std before the tanh, (seeds, batch, act) each."""
         mean, log_std = self.net(obs).chunk(2, -1)
-        return mean, -4 + 6 * torch.tanh(log_std)  # log std in [-10, 2], at first about -4
+        return mean, -4 + 6 * torch.tanh(log_std)  # log std in [-10, 2], at first -4 (often 0 elsewhere)
 
     def sample(self, obs, noise):
         """Actions in [-1, 1] for standard normal `noise` (seeds, batch, act), and log pi (seeds, batch).
-        Change of variables: log pi(tanh(u)) = log N(u) - log |d tanh(u) / du|. 1 - tanh(u)^2 rounds to 0 from
-        |u| = 9 on, its logarithm as 2 (log 2 - u - softplus(-2u)) is exact (Haarnoja et al. 2018, app. C)."""
+        Change of variables (Haarnoja et al. 2018, app. C): log pi(tanh(u)) = log N(u) - log |d tanh(u) / du|.
+        1 - tanh(u)^2 rounds to 0 from |u| = 9 on, its logarithm as 2 (log 2 - u - softplus(-2u)) is exact."""
         mean, log_std = self(obs)
         u = mean + log_std.exp() * noise
         log_normal = -0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi)
@@ -172,7 +172,7 @@ class Actor(nn.Module):
 
 
 class Adam(nn.Module):
-    """Adam (Kingma & Ba 2015): torch's class can't be compiled. weight_decay: of the first parameters."""
+    """Adam (Kingma & Ba 2015): torch's class can't be compiled. weight_decay: one each, of the first ones."""
 
     def __init__(self, params, lr, weight_decay=()):
         super().__init__()
@@ -191,7 +191,7 @@ class Adam(nn.Module):
         options = dict(amsgrad=False, maximize=False, capturable=loss.is_cuda, fused=fused, weight_decay=0)
         options |= dict(lr=self.lr, beta1=0.9, beta2=0.999, eps=1e-8)
         with torch.no_grad():
-            for grad, param, decay in zip(grads, self.params, self.weight_decay):
+            for grad, param, decay in zip(grads, self.params, self.weight_decay):  # ends with these
                 grad.add_(param, alpha=decay)
             adam(self.params, grads, self.exp_avgs, self.exp_avg_sqs, [], self.steps, **options)
 
@@ -259,12 +259,13 @@ class Ensemble(nn.Module):
             nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
             nn.init.zeros_(layer.bias)
         shape, learned = (args.num_seeds, 1, 1, out_dim), args.learned_logvar_bounds
-        self.max_logvar = nn.Parameter(torch.full(shape, 0.5), requires_grad=learned)  # std below 1.3
-        self.min_logvar = nn.Parameter(torch.full(shape, -10.0), requires_grad=learned)  # above 0.0067
+        # Std of 0.0067 to 1.3 in the targets' units: a raw velocity may change by more, a raw reward by less
+        self.max_logvar = nn.Parameter(torch.full(shape, 0.5), requires_grad=learned)
+        self.min_logvar = nn.Parameter(torch.full(shape, -10.0), requires_grad=learned)
         self.register_buffer("input_mean", torch.zeros(args.num_seeds, 1, 1, in_dim))
         self.register_buffer("input_std", torch.ones(args.num_seeds, 1, 1, in_dim))
         self.register_buffer("target_mean", torch.zeros(shape))
-        self.register_buffer("target_std", torch.ones(shape))  # 0: the target has been constant so far
+        self.register_buffer("target_std", torch.ones(shape))  # 0: below STD_FLOOR so far
         self.register_buffer("elites", torch.arange(args.num_elites).repeat(args.num_seeds, 1))
         self.normalize, self.direct = args.target_normalization, args.next_state_prediction == "direct"
         params = [layer.weight for layer in self.net[::2]] + [layer.bias for layer in self.net[::2]]
@@ -275,7 +276,7 @@ class Ensemble(nn.Module):
         """obs, actions (seeds, networks or 1, batch, .) -> mean, logvar (seeds, networks, batch, obs + 1)."""
         x = (torch.cat([obs, actions], -1) - self.input_mean) / self.input_std
         mean, logvar = self.net(x).chunk(2, -1)
-        # Soft clamp: v <- max - softplus(max - v), v <- min + softplus(v - min). The gradient never vanishes
+        # Soft clamp: v <- max - softplus(max - v), v <- min + softplus(v - min). A hard clamp's gradient is 0
         logvar = self.max_logvar - nn.functional.softplus(self.max_logvar - logvar)
         logvar = self.min_logvar + nn.functional.softplus(logvar - self.min_logvar)
         return mean, logvar
@@ -306,7 +307,7 @@ class Ensemble(nn.Module):
 
     def to_transition(self, obs, prediction):
         """From a prediction of targets: next states (..., obs), rewards (...) in the environment's units."""
-        if self.normalize:  # TUN: y = z std + mean. Std 0: the mean, all that has been seen
+        if self.normalize:  # TUN: y = z std + mean. Where std is 0, always the mean
             prediction = prediction * self.target_std + self.target_mean
         next_obs = prediction[..., :-1] if self.direct else obs + prediction[..., :-1]
         return next_obs, prediction[..., -1]
@@ -358,9 +359,9 @@ def train_model(model, buffer, args):
 @torch.no_grad()
 def evaluate_model(model, buffer, holdout_rows):
     """Choose the elites by holdout error. Returns what to log, (seeds, ...) each.
-    The error that ranks is in the units trained in: in the environment's, large numbers would decide alone.
-    The rest is in the environment's units: runs with other targets compare. R2 is 1 - (mean squared error of
-    an elite) / (variance); for next states, the variance of the one-step change s' - s."""
+    The error that ranks is in units of the targets; where these are the environment's, large numbers decide.
+    The rest is in the environment's units, to compare runs with other targets. R2 is 1 - (mean squared error
+    of an elite) / (variance); for next states, the variance of the one-step change s' - s."""
     # At most 5,000, at random: an even stride could fall in step with the episodes.
     picks = torch.randperm(holdout_rows.shape[1], generator=torch.Generator().manual_seed(0))[:5_000]
     rows = holdout_rows[:, picks.to(holdout_rows.device)].unsqueeze(1)
@@ -404,12 +405,12 @@ def termination_rule(env_id):
 
 @torch.no_grad()
 def imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args):
-    """Run the policy inside the model, from real states, into `synthetic_buffer`. A rollout that reaches a
-    terminal state starts again at a real one. Returns the Batch of the last step, (seeds, rollouts, ...)."""
+    """Run the policy inside the model, from real states, into `synthetic_buffer`. At a terminal state a
+    rollout starts again at a real one (MBPO's own ends). Returns the last Batch, (seeds, rollouts, ...)."""
     start, end, first, last = map(int, args.rollout_schedule.split(":"))
     length = int(np.interp(step, [first, last], [start, end]))
     shape, device = (args.num_seeds, length + 1, args.rollouts_per_step), buffer.data.obs.device
-    real_obs = buffer.sample(torch.randint(buffer.size, shape, device=device)).obs  # to start from (again)
+    real_obs = buffer.sample(torch.randint(buffer.size, shape, device=device)).obs  # starts, then new starts
     obs = real_obs[:, 0]  # (seeds, rollouts, obs)
     for t in range(length):
         noise = torch.randn(*obs.shape[:2], buffer.data.actions.shape[-1], device=device)
@@ -456,7 +457,7 @@ class SAC(nn.Module):
     @torch.no_grad()
     def q_target(self, batch, noise):
         """y = r + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha log pi(a'|s')), a' ~ pi. (seeds, batch)
-        In an imagined row r, s' and terminal are the model's. A time limit is not terminal."""
+        Imagined, r and s' are the model's, terminal termination_rule's. A time limit is not terminal."""
         next_actions, next_log_probs = self.actor.sample(batch.next_obs, noise)
         next_q = self.q_values(self.qf_target, batch.next_obs, next_actions).min(1).values
         next_v = next_q - self.log_alpha.exp() * next_log_probs
@@ -477,7 +478,7 @@ class SAC(nn.Module):
         actor_loss = (alpha.detach() * log_probs - min_q).mean(-1)  # (seeds,)
         self.actor_optimizer.minimize(actor_loss.sum())
 
-        # Some code has log alpha for alpha here; this is the gradient of the dual (Haarnoja et al. 2018).
+        # Some code has log alpha for alpha here; alpha itself is the dual's variable (Haarnoja et al. 2018).
         alpha_loss = (-alpha * (log_probs.detach() + self.target_entropy)).mean(-1)  # (seeds,)
         self.a_optimizer.minimize(alpha_loss.sum())
 
@@ -554,7 +555,7 @@ def main(args):
 
                 imagined = imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args)
 
-            # Update: all batches of this step are drawn at once
+            # Update: batches and noise of all updates are drawn here, since compiled code draws other numbers
             rows = torch.randint(buffer.size, (args.num_seeds, args.utd_ratio, num_real), device=device)
             batches = buffer.sample(rows)  # (seeds, utd, real, ...)
             if use_model:

@@ -7,7 +7,7 @@ The algorithm, and what does each step (`main` puts them together):
 
     act at random for the first 10,000 steps, then with the policy            Actor.sample
     after each step, store the transition in the buffer                       ReplayBuffer.add
-    20 times: draw a batch of transitions                                     ReplayBuffer.sample
+    after the random ones, each step, 20 times: draw a batch of transitions   ReplayBuffer.sample
         one step of critics, actor, temperature and target critics            SAC.update
 
 Shapes: arrays begin with `seeds`. --num-seeds 6 trains six seeds side by side: their networks lie in a stack
@@ -96,7 +96,7 @@ class Linear(nn.Module):
         return (x @ self.weight).add_(self.bias)  # (*stack, batch, in) -> (*stack, batch, out)
 
 
-def mlp(dims, *stack, activation=nn.ReLU(inplace=True)):  # in place, as the bias: an update takes 10 % less
+def mlp(dims, *stack, activation=nn.ReLU(inplace=True)):  # in place, as add_ is: an update takes 10 % less
     """A stack of networks with linear layers of these widths, and the activation between them."""
     layers = []
     for in_dim, out_dim in zip(dims, dims[1:]):
@@ -114,12 +114,12 @@ class Actor(nn.Module):
     def forward(self, obs):
         """obs (seeds, batch, obs) -> mean and log std before the tanh, (seeds, batch, act) each."""
         mean, log_std = self.net(obs).chunk(2, -1)
-        return mean, -4 + 6 * torch.tanh(log_std)  # log std in [-10, 2], at first about -4
+        return mean, -4 + 6 * torch.tanh(log_std)  # log std in [-10, 2], at first -4 (often 0 elsewhere)
 
     def sample(self, obs, noise):
         """Actions in [-1, 1] for standard normal `noise` (seeds, batch, act), and log pi (seeds, batch).
-        Change of variables: log pi(tanh(u)) = log N(u) - log |d tanh(u) / du|. 1 - tanh(u)^2 rounds to 0 from
-        |u| = 9 on, its logarithm as 2 (log 2 - u - softplus(-2u)) is exact (Haarnoja et al. 2018, app. C)."""
+        Change of variables (Haarnoja et al. 2018, app. C): log pi(tanh(u)) = log N(u) - log |d tanh(u) / du|.
+        1 - tanh(u)^2 rounds to 0 from |u| = 9 on, its logarithm as 2 (log 2 - u - softplus(-2u)) is exact."""
         mean, log_std = self(obs)
         u = mean + log_std.exp() * noise
         log_normal = -0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi)
@@ -128,7 +128,7 @@ class Actor(nn.Module):
 
 
 class Adam(nn.Module):
-    """Adam (Kingma & Ba 2015): torch's class can't be compiled. weight_decay: of the first parameters."""
+    """Adam (Kingma & Ba 2015): torch's class can't be compiled. weight_decay: one each, of the first ones."""
 
     def __init__(self, params, lr, weight_decay=()):
         super().__init__()
@@ -147,7 +147,7 @@ class Adam(nn.Module):
         options = dict(amsgrad=False, maximize=False, capturable=loss.is_cuda, fused=fused, weight_decay=0)
         options |= dict(lr=self.lr, beta1=0.9, beta2=0.999, eps=1e-8)
         with torch.no_grad():
-            for grad, param, decay in zip(grads, self.params, self.weight_decay):
+            for grad, param, decay in zip(grads, self.params, self.weight_decay):  # ends with these
                 grad.add_(param, alpha=decay)
             adam(self.params, grads, self.exp_avgs, self.exp_avg_sqs, [], self.steps, **options)
 
@@ -223,7 +223,7 @@ class SAC(nn.Module):
     @torch.no_grad()
     def q_target(self, batch, noise):
         """y = r + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha log pi(a'|s')), a' ~ pi. (seeds, batch)
-        In an imagined row r, s' and terminal are the model's. A time limit is not terminal."""
+        Imagined, r and s' are the model's, terminal termination_rule's. A time limit is not terminal."""
         next_actions, next_log_probs = self.actor.sample(batch.next_obs, noise)
         next_q = self.q_values(self.qf_target, batch.next_obs, next_actions).min(1).values
         next_v = next_q - self.log_alpha.exp() * next_log_probs
@@ -244,7 +244,7 @@ class SAC(nn.Module):
         actor_loss = (alpha.detach() * log_probs - min_q).mean(-1)  # (seeds,)
         self.actor_optimizer.minimize(actor_loss.sum())
 
-        # Some code has log alpha for alpha here; this is the gradient of the dual (Haarnoja et al. 2018).
+        # Some code has log alpha for alpha here; alpha itself is the dual's variable (Haarnoja et al. 2018).
         alpha_loss = (-alpha * (log_probs.detach() + self.target_entropy)).mean(-1)  # (seeds,)
         self.a_optimizer.minimize(alpha_loss.sum())
 
@@ -307,7 +307,7 @@ def main(args):
             obs = reset_envs(envs, args, episode_starts, ended)
 
         if step >= args.learning_starts:
-            # Update: all batches of this step are drawn at once
+            # Update: batches and noise of all updates are drawn here, since compiled code draws other numbers
             shape = (args.num_seeds, args.utd_ratio, args.batch_size)
             batches = buffer.sample(torch.randint(buffer.size, shape, device=device))
             noise = torch.randn(args.num_seeds, args.utd_ratio, 2, args.batch_size, act_dim, device=device)
