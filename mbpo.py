@@ -97,9 +97,9 @@ class ModelArgs:  # the learned model, and what it imagines
     model_hidden_dim: int = 200  # width of the four hidden layers
     model_lr: float = 3e-4  # Adam's learning rate for the model
     model_train_interval: int = 250  # environment steps between trainings of the model
-    model_train_steps: int = 5_000  # gradient steps per training (MBPO's own stops by holdout error)
+    model_train_steps: int = 5_000  # gradient steps per training (Janner et al. stop by holdout error)
     model_batch_size: int = 256  # transitions per network in one gradient step of the model
-    learned_logvar_bounds: bool = False  # learn the bounds of the log-variance, as in PETS and MBPO's own
+    learned_logvar_bounds: bool = False  # learn the bounds of the log-variance, as PETS and Janner et al. do
     real_ratio: float = 0.05  # share of real transitions in a batch; with 1 there is no model: this is sac.py
     rollouts_per_step: int = 400  # imagined trajectories per environment step
     rollout_schedule: str = "1:1:0:1"  # START:END:FROM:TO: START until step FROM, END from TO on, else linear
@@ -157,7 +157,7 @@ class Actor(nn.Module):
 
 
 class Adam(nn.Module):
-    """Adam (Kingma & Ba 2015): torch's class can't be compiled. weight_decay: one each, of the first ones."""
+    """Adam (Kingma & Ba 2015): torch's class can't be compiled. weight_decay: of the first parameters."""
 
     def __init__(self, params, lr, weight_decay=()):
         super().__init__()
@@ -176,7 +176,7 @@ class Adam(nn.Module):
         options = dict(amsgrad=False, maximize=False, capturable=loss.is_cuda, fused=fused, weight_decay=0)
         options |= dict(lr=self.lr, beta1=0.9, beta2=0.999, eps=1e-8)
         with torch.no_grad():
-            for grad, param, decay in zip(grads, self.params, self.weight_decay):  # ends with these
+            for grad, param, decay in zip(grads, self.params, self.weight_decay):  # zip ends there
                 grad.add_(param, alpha=decay)
             adam(self.params, grads, self.exp_avgs, self.exp_avg_sqs, [], self.steps, **options)
 
@@ -374,7 +374,7 @@ def termination_rule(env_id):
 @torch.no_grad()
 def imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args):
     """Run the policy inside the model, from real states, into `synthetic_buffer`. At a terminal state a
-    rollout starts again at a real one (MBPO's own ends). Returns the last Batch, (seeds, rollouts, ...)."""
+    rollout starts again at a real one (Janner's ends). Returns the last Batch (seeds, rollouts, ...)."""
     start, end, first, last = map(int, args.rollout_schedule.split(":"))
     length = int(np.interp(step, [first, last], [start, end]))
     shape, device = (args.num_seeds, length + 1, args.rollouts_per_step), buffer.data.obs.device

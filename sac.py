@@ -128,7 +128,7 @@ class Actor(nn.Module):
 
 
 class Adam(nn.Module):
-    """Adam (Kingma & Ba 2015): torch's class can't be compiled. weight_decay: one each, of the first ones."""
+    """Adam (Kingma & Ba 2015): torch's class can't be compiled. weight_decay: of the first parameters."""
 
     def __init__(self, params, lr, weight_decay=()):
         super().__init__()
@@ -147,7 +147,7 @@ class Adam(nn.Module):
         options = dict(amsgrad=False, maximize=False, capturable=loss.is_cuda, fused=fused, weight_decay=0)
         options |= dict(lr=self.lr, beta1=0.9, beta2=0.999, eps=1e-8)
         with torch.no_grad():
-            for grad, param, decay in zip(grads, self.params, self.weight_decay):  # ends with these
+            for grad, param, decay in zip(grads, self.params, self.weight_decay):  # zip ends there
                 grad.add_(param, alpha=decay)
             adam(self.params, grads, self.exp_avgs, self.exp_avg_sqs, [], self.steps, **options)
 
