@@ -12,6 +12,7 @@ the same code.
 import hashlib
 import json
 import sys
+from math import exp
 
 NORMALIZATIONS = ("mean absolute deviation", "range")
 RESIDUALS = (0.8, 0.9, 0.95)
@@ -71,8 +72,9 @@ def replacements(variant):
         ("batch.next_obs - batch.obs  # DNP: s', not s' - s", f"batch.next_obs - {c} * batch.obs"),
         (f'{back}"""', f'{back}{yours}residual targets are s\' - {c} s, not s\' - s."""'),
         (f"{direct}obs + prediction", f"{direct}{c} * obs + prediction"),
-        (f"shape, 0.5{fixed}  # std below 1.3", f"shape, {high}{fixed}"),
-        (f"shape, -10.0{fixed}  # above 0.0067", f"shape, {low}{fixed}"),
+        ("Std of 0.0067 to 1.3 in", f"Std of {exp(low / 2):.2g} to {exp(high / 2):.2g} in"),
+        (f"shape, 0.5{fixed}", f"shape, {high}{fixed}"),
+        (f"shape, -10.0{fixed}", f"shape, {low}{fixed}"),
         (f'{forward}"""', f'{forward}{yours}logvar lies in [{low}, {high}]."""'),
     ]
 
