@@ -63,7 +63,7 @@ for setting in SETTINGS:
 FITS["rewarded-ftfl-fixed"] = FITS["rewarded-ftfl"]
 FITS["humanoid-stand-ftfl-width400"] = FITS["humanoid-stand-ftfl"] + "--model-hidden-dim 400"
 FITS["humanoid-stand-mbpo-cap"] = FITS["humanoid-stand-mbpo"]
-for setting in ("ftfl", "tun"):
+for setting in ("ftfl", "tun", "mbpo"):
     FITS[f"humanoid-stand-{setting}-bounds"] = FITS[f"humanoid-stand-{setting}"] + " --learned-logvar-bounds"
 
 TAGS = {  # column: tag
