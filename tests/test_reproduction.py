@@ -364,14 +364,15 @@ def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
     assert f"next state, MBPO's model knows about half (R² {between(known)})." in readme
 
 
-def effects(script, column):
-    """Each seed's number of the laptop's model, for actions of the policy."""
-    lines = [line for line in figures.read_effects() if line["script"] == script and line["width"] == "100"]
+def effects(script, column, width="100"):
+    """Each seed's number, by default of the laptop's model, for actions of the policy."""
+    lines = [x for x in figures.read_effects() if (x["script"], x["width"]) == (script, width)]
     return [float(line[column]) for line in lines if line["actions"] == "policy"]
 
 
 def test_what_the_page_says_of_cheetah_run_s_rows_is_in_the_results():
-    text, runs = " ".join(PAGE.split()), figures.read_cheetah()
+    text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
+    runs = figures.read_cheetah()
     table = [line.strip("| ").split(" | ") for line in figures.cheetah_table().splitlines()[2:]]
     of = {name: rest for name, *rest in table}  # evaluations, of the gap, training episodes, of the gap
     both = {name: figures.cheetah_scores(runs[name]) for name in runs}
@@ -402,7 +403,12 @@ def test_what_the_page_says_of_cheetah_run_s_rows_is_in_the_results():
     assert words.format(*of["real-actions"][1::2]) in text
     words = "`mean` closes {}, less than half: right. But by training episodes it closes {}, so"
     assert words.format(*of["mean"][1::2]) in text and closed["mean"][0] < 50
-    assert f"one seed so far, with a score of {of['paper-model'][0]}, which says nothing yet." in text
+    paper, half = both["paper-model"][0], both["mbpo"][0]
+    assert f"`paper-model` closes {of['paper-model'][1]}, less than half: wrong." in text
+    assert f"scores above each of MBPO's ({between(paper, 1)} against {between(half, 1)})" in text
+    assert f"by training episodes it closes {of['paper-model'][3]} of the gap." in text
+    assert closed["paper-model"][0] < 50 and paper.min() > half.max() and len(paper) == 3
+    assert f"instead of the grid's smaller one it earns {between(paper, 0)}." in readme
     medians = [np.median(both[name][1]) for name in ("mbpo", "ftfl", "sac")]
     assert "(as medians, MBPO has {:.1f}, FTFL {:.1f} and SAC {:.1f})".format(*medians) in text
     assert both["ftfl"][1].max() < both["mbpo"][1].min()
@@ -421,6 +427,10 @@ def test_what_the_page_says_of_an_action_s_effect_is_in_the_results():
         {s: effects(s, f"{of}_effect_r2") for s in ("mbpo", "ftfl")} for of in ("reward", "value")
     )
     assert f"one that sees none (R2 {between(reward['mbpo'])}, where that one has 0)" in text
+    of_paper, noisy = (effects("mbpo", f"value_{x}", "200") for x in ("effect_r2", "sampled_effect_r2"))
+    assert f"know more of it ({between(of_paper)});" in text and len(of_paper) == 3
+    said = f"sampled: {between(noisy, 1)}, against {between(effects('mbpo', 'value_sampled_effect_r2'), 1)})"
+    assert said in text
     known, score = value["mbpo"], figures.cheetah_scores(figures.read_cheetah()["mbpo"])[0]
     said = "three know {:.2f}, {:.2f} and {:.2f}, and score {:.1f}, {:.1f} and {:.1f})"
     assert said.format(*known, *score) in text and np.argmin(known) == np.argmax(score)
