@@ -659,6 +659,11 @@ def draw_studies():
         names["ftfl-fixed"] = ("FTFL, fixed variance", plots.COLORS["Tuned FTFL"])
         rows = {"ratio": more["ratio"]} | rows
         draw_fits("rewarded", {"humanoid-stand, SAC's transitions": "rewarded"}, names, rows)
+    if read_fit("humanoid-stand-mbpo-cap"):
+        names = {"mbpo": ("std below 1.3", plots.COLORS["MBPO"]), "mbpo-cap": ("below 12", "#000000")}
+        names["mbpo-bounds"] = ("learned bounds", plots.COLORS["DNP only"])
+        rows = {number: (rows | more)[number] for number in ("ratio", "reward_r2")}
+        draw_fits("bounds", {"MBPO's model, humanoid-stand": "humanoid-stand"}, names, rows)
 
 
 # ---------------------------------------- All

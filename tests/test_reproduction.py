@@ -630,6 +630,13 @@ def test_the_curves_of_the_fits_are_all_seeds_and_their_median(tmp_path, monkeyp
     places = list(studies.TAGS)
     real, synthetic = (places.index(f"reward_{x}") + np.arange(6) + 10 for x in ("real", "synthetic"))
     np.testing.assert_allclose(ratio, synthetic / real)
+    assert "bounds" not in found
+    made_up_fit(tmp_path / "studies", "humanoid-stand-mbpo-cap", 2, [0] * 6, [1] * 6, [1] * 6)
+    figures.draw_studies()
+    panel = found["bounds"].axes[1]
+    assert panel.get_title() == "MBPO's model, humanoid-stand\nreward R2"
+    assert panel.lines[0].get_ydata().tolist() == [places.index("reward_r2") + i + 20 for i in range(6)]
+    assert [text.get_text() for text in found["bounds"].legends[0].texts] == ["below 12"]
 
 
 def made_up_run(folder, script, seed, scalars, steps=(1_000, 2_000, 3_000, 4_000), task="cheetah-run"):
