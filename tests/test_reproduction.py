@@ -403,6 +403,7 @@ def test_what_the_page_says_of_cheetah_run_s_rows_is_in_the_results():
     assert words.format(*of["real-actions"][1::2]) in text
     words = "`mean` closes {}, less than half: right. But by training episodes it closes {}, so"
     assert words.format(*of["mean"][1::2]) in text and closed["mean"][0] < 50
+    assert f"`real50`: one seed so far, with a score of {of['real50'][0]}, which says nothing yet." in text
     paper, half = both["paper-model"][0], both["mbpo"][0]
     assert f"`paper-model` closes {of['paper-model'][1]}, less than half: wrong." in text
     assert f"scores above each of MBPO's ({between(paper, 1)} against {between(half, 1)})" in text
@@ -553,6 +554,41 @@ def test_what_the_readme_says_of_the_studies_is_in_the_results():
     assert f"{min(map(min, others)):,} to {max(map(max, others)):,} on Walker2d and quadruped-walk" in text
     assert "never" in crossings["HalfCheetah"] and "on HalfCheetah they end level" in text
     assert set(crossings["rewarded"]) == {"never"} and "residual ones stay ahead" in text
+
+
+def test_what_page_and_readme_say_of_the_bounds_of_the_variance_is_in_the_results():
+    text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
+    fits = {
+        name: figures.read_fit(f"humanoid-stand-{name}")
+        for name in ("mbpo", "mbpo-cap", "mbpo-bounds", "ftfl")
+    }
+    assert {len(fit["step"]) for fit in fits.values()} == {3}
+    r2, (steps, *_) = {name: fit["reward_r2"] for name, fit in fits.items()}, fits["mbpo"]["step"]
+    at_end = {name: between(values[:, -1], 3) for name, values in r2.items()}
+    ratio = {name: fit["reward_synthetic"] / fit["reward_real"] for name, fit in fits.items()}
+    cap, learned = fits["mbpo-cap"], fits["mbpo-bounds"]
+    said = f"R2 is {between(r2['mbpo-cap'][:, steps >= 10_000].flatten())} from there on and "
+    assert f"{said}{at_end['mbpo-cap']} at the end, where with our cap it is {at_end['mbpo']}." in text
+    assert r2["mbpo-cap"].min() > 0 and f"our cap it falls to {r2['mbpo'].min():.0f}; and" in text
+    of_real = f"{between(ratio['mbpo-cap'].mean(1))}"
+    assert f"mean is {between(ratio['mbpo-cap'].flatten())} of the real one, {of_real} as a mean over" in text
+    noise = (cap["reward_std"] / cap["reward_real"])[:, -1]
+    assert f"of the reward ends at {between(noise, 1)} times its mean" in text
+    first = r2["mbpo-cap"][0, steps >= 10_000]
+    assert f"of `-cap` was known (R2 {between(first)} from 10,000 steps on)" in text
+    assert (r2["mbpo-bounds"][:, steps <= 10_000].min(1) < -1).all()  # the first half is right
+    late = r2["mbpo-bounds"][:, steps >= 20_000].flatten()
+    assert min(late) > 0.6 and f"From 20,000 steps on R2 is {between(late)}, at the end" in text
+    assert f"at the end {at_end['mbpo-bounds']}, above FTFL's {at_end['ftfl']};" in text
+    assert r2["mbpo-bounds"][:, -1].min() > r2["ftfl"][:, -1].max()
+    means = ratio["mbpo-bounds"][:, steps >= 20_000].mean(1)
+    assert f"the imagined mean is {between(means)} of the real one, as a mean over these steps" in text
+    next_r2 = [between(fits[name]["next_state_r2"][:, -1], 3) for name in ("mbpo-bounds", "mbpo", "ftfl")]
+    assert "(R2 {} at the end, with ours {}; FTFL's {})".format(*next_r2) in text
+    assert learned["next_state_r2"][:, -1].min() > fits["mbpo"]["next_state_r2"][:, -1].max()
+    assert f"with wide ones the mean is {of_real} of the real one, with learned ones right" in text
+    assert f"of 1.3, the imagined mean is {of_real} of the real one over" in readme
+    assert f"its R² is {at_end['mbpo-bounds']} at the end, above FTFL's {at_end['ftfl']}." in readme
 
 
 def test_what_the_readme_says_of_the_taxonomy_is_in_the_results():
