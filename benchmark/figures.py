@@ -281,8 +281,8 @@ def ranks():
     """{what of the tasks: (the tasks, what the bootstrap draws together)}, columns of `ranks_table`."""
     tasks = read_taxonomy()
     of_dmc = {task: x for task, x in tasks.items() if task.startswith("dm_control/")}
-    tall = [task for task in of_dmc if robot(task) in ("humanoid", "humanoid_CMU", "dog")]
-    others = {task: x for task, x in tasks.items() if task not in tall}
+    left_out = [task for task in of_dmc if robot(task) in ("humanoid", "humanoid_CMU", "dog")]
+    others = {task: x for task, x in tasks.items() if task not in left_out}
     return {
         "over all tasks": (tasks, str),
         "over DMC's": (of_dmc, str),
