@@ -191,14 +191,14 @@ class Adam(nn.Module):
         options = dict(amsgrad=False, maximize=False, capturable=loss.is_cuda, fused=fused, weight_decay=0)
         options |= dict(lr=self.lr, beta1=0.9, beta2=0.999, eps=1e-8)
         with torch.no_grad():
-            for grad, param, decay in zip(grads, self.params, self.weight_decay):  # zip ends there
+            for grad, param, decay in zip(grads, self.params, self.weight_decay):  # ends with weight_decay
                 grad.add_(param, alpha=decay)
             adam(self.params, grads, self.exp_avgs, self.exp_avg_sqs, [], self.steps, **options)
 
 
 # ---------------------------------------- Buffer
 # Transitions: obs and next_obs (seeds, ..., batch, obs), actions (seeds, ..., batch, act), rewards and
-# terminations (seeds, ..., batch); a termination is 1 for a true terminal state, else 0
+# terminations (seeds, ..., batch); a termination is 1 for a true terminal state, else 0, at a time limit, too
 Batch = namedtuple("Batch", "obs actions rewards next_obs terminations")
 
 
@@ -406,11 +406,11 @@ def termination_rule(env_id):
 @torch.no_grad()
 def imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args):
     """Run the policy inside the model, from real states, into `synthetic_buffer`. At a terminal state a
-    rollout starts again at a real one (Janner's ends). Returns the last Batch (seeds, rollouts, ...)."""
+    rollout starts anew at a real one (Janner et al.: ends). Returns the last Batch (seeds, rollouts, ...)."""
     start, end, first, last = map(int, args.rollout_schedule.split(":"))
     length = int(np.interp(step, [first, last], [start, end]))
     shape, device = (args.num_seeds, length + 1, args.rollouts_per_step), buffer.data.obs.device
-    real_obs = buffer.sample(torch.randint(buffer.size, shape, device=device)).obs  # starts, then new starts
+    real_obs = buffer.sample(torch.randint(buffer.size, shape, device=device)).obs  # to start from (again)
     obs = real_obs[:, 0]  # (seeds, rollouts, obs)
     for t in range(length):
         noise = torch.randn(*obs.shape[:2], buffer.data.actions.shape[-1], device=device)
@@ -456,8 +456,7 @@ class SAC(nn.Module):
 
     @torch.no_grad()
     def q_target(self, batch, noise):
-        """y = r + gamma (1 - terminal) (min(Q1', Q2')(s', a') - alpha log pi(a'|s')), a' ~ pi. (seeds, batch)
-        Imagined, r and s' are the model's, terminal termination_rule's. A time limit is not terminal."""
+        """y = r + gamma (1 - terminal) (min_i Qi'(s', a') - alpha log pi(a'|s')), a' ~ pi. (seeds, batch)"""
         next_actions, next_log_probs = self.actor.sample(batch.next_obs, noise)
         next_q = self.q_values(self.qf_target, batch.next_obs, next_actions).min(1).values
         next_v = next_q - self.log_alpha.exp() * next_log_probs

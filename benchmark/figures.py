@@ -296,10 +296,11 @@ def ranks_table():
     pairs = [("mismatch", column, f"reward R2 of {name}") for name, column in REWARD_R2.items()]
     pairs += [("mismatch", "reward_gain", "reward R2: FTFL's minus MBPO's")]
     pairs += [("noise_median", "direct_gain", "next-state R2: FTFL's minus TUN's")]
-    lines = ["| | with | " + " | ".join(ranks()) + " |", "|---" * 6 + "|"]
+    columns = ranks()
+    lines = ["| | with | " + " | ".join(columns) + " |", "|---" * 6 + "|"]
     for x, y, text in pairs:
         cells = []
-        for tasks, group in ranks().values():
+        for tasks, group in columns.values():
             rho, low, high, count = plots.rank_correlation(tasks, x, y, group)
             cells.append(f"{rho:.2f} [{low:.2f}, {high:.2f}], {count} tasks")
         lines.append(f"| {x.removesuffix('_median')} | {text} | {' | '.join(cells)} |")

@@ -582,11 +582,13 @@ def test_what_page_and_readme_say_of_the_bounds_of_the_variance_is_in_the_result
     assert f"at the end {at_end['mbpo-bounds']}, above FTFL's {at_end['ftfl']};" in text
     assert r2["mbpo-bounds"][:, -1].min() > r2["ftfl"][:, -1].max()
     means = ratio["mbpo-bounds"][:, steps >= 20_000].mean(1)
-    assert f"the imagined mean is {between(means)} of the real one, as a mean over these steps" in text
+    jumps = between(ratio["mbpo-bounds"][:, steps >= 20_000].flatten())
+    assert f"mean jumps between {jumps.replace('to', 'and')} of the real one, and is" in text
+    assert f"and is {between(means)} of it as a mean over these steps" in text
     next_r2 = [between(fits[name]["next_state_r2"][:, -1], 3) for name in ("mbpo-bounds", "mbpo", "ftfl")]
     assert "(R2 {} at the end, with ours {}; FTFL's {})".format(*next_r2) in text
     assert learned["next_state_r2"][:, -1].min() > fits["mbpo"]["next_state_r2"][:, -1].max()
-    assert f"with wide ones the mean is {of_real} of the real one, with learned ones right" in text
+    assert f"with wide ones the mean is {of_real} of the real one, with learned ones right on average" in text
     assert f"of 1.3, the imagined mean is {of_real} of the real one over" in readme
     assert f"its R² is {at_end['mbpo-bounds']} at the end, above FTFL's {at_end['ftfl']}." in readme
 
