@@ -439,8 +439,8 @@ def panels(count, columns=2, height=PANEL_HEIGHT):
 def title(axis, text, xlabel="environment steps"):
     axis.set_title(text)
     axis.set_xlabel(xlabel)
-    axis.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
     axis.xaxis.set_major_locator(plt.MaxNLocator(4))
+    axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if abs(x) >= 1000 else f"{x:g}")
 
 
 def clip(axis, low, high):

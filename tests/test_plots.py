@@ -96,6 +96,18 @@ def test_curves_are_grouped_by_flags_and_never_extrapolated(tmp_path, monkeypatc
     assert lines["FTFL (4 seeds)"].get_xdata().tolist() == [100, 200], "ends where the first seed ends"
 
 
+def test_steps_are_written_in_full_or_as_thousands(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure))
+    for name, every in (("few", 200), ("many", 125_000)):
+        write_run(tmp_path / name, 1, [1, 2, 3, 4], every, env_id=name, total_timesteps=4 * every)
+    plots.curves((str(tmp_path),))
+    figures[0].canvas.draw()  # else there is no text yet
+    texts = [{tick.get_text() for tick in axis.get_xticklabels()} for axis in figures[0].axes]
+    assert "600" in texts[0] and "450k" in texts[1]
+    assert all(axis.xaxis.get_offset_text().get_text() == "" for axis in figures[0].axes), "no 1e5"
+
+
 def test_exported_csv_gives_the_same_runs(tmp_path):
     write_run(tmp_path / "runs" / "a", 1, [1, 2, 1 / 3])
     plots.export((str(tmp_path / "runs"),), str(tmp_path / "all.csv"))
