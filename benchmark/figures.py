@@ -16,10 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
 
-import cheetah  # noqa: E402
 import critics  # noqa: E402
 import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
+import oracle  # noqa: E402
 import pilots  # noqa: E402
 import studies  # noqa: E402
 import taxonomy  # noqa: E402
@@ -473,9 +473,10 @@ def draw_grid():
 TRAINED = "charts/episodic_return"
 
 
-def read_cheetah():
-    """{row of benchmark/cheetah.py: its complete runs, by seed}."""
-    paths = {name: sorted((RESULTS / "cheetah").glob(f"{name}__seed*.csv")) for name in cheetah.ROWS}
+def read_oracle(task="cheetah-run"):
+    """{row of benchmark/oracle.py: its complete runs, by seed}."""
+    folder = RESULTS / "oracle" / task
+    paths = {name: sorted(folder.glob(f"{name}__seed*.csv")) for name in oracle.ROWS}
     return {name: [plots.read_csv(path)[0] for path in paths[name]] for name in paths if paths[name]}
 
 
@@ -489,7 +490,7 @@ def cheetah_table():
     between MBPO's median and SAC's the median closes, by either. No gap is said of fewer than three seeds."""
     heads = ["row", "evaluations", "of the gap", "training episodes", "of the gap"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    found = {name: cheetah_scores(runs) for name, runs in read_cheetah().items()}
+    found = {name: cheetah_scores(runs) for name, runs in read_oracle().items()}
     for name, both in found.items():
         cells = [name]
         for kind, values in enumerate(both):
@@ -501,8 +502,8 @@ def cheetah_table():
 
 
 def read_effects():
-    """The lines of `benchmark/cheetah.py --effects`, [{column: text}]; none if they are not there."""
-    path = RESULTS / "cheetah/effects.csv"
+    """The lines of `benchmark/oracle.py --effects`, [{column: text}]; none if they are not there."""
+    path = RESULTS / "oracle/cheetah-run/effects.csv"
     if not path.exists():
         return []
     with open(path, newline="") as file:

@@ -356,7 +356,7 @@ def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
     of_sac, *others = (np.array(said[name][0].split(", "), float) for name in ("SAC", "MBPO", "FTFL"))
     others = between(np.concatenate(others), 0)
     assert f"MBPO and FTFL earn {others} where SAC earns {between(of_sac, 0)}." in readme
-    simulated = figures.cheetah_scores(figures.read_cheetah()["true-states"])[0]
+    simulated = figures.cheetah_scores(figures.read_oracle()["true-states"])[0]
     (row,) = [x for x in figures.cheetah_table().splitlines() if x.startswith("| true-states |")]
     closed = f"MBPO earns {between(simulated, 0)}, which closes {row.split(' | ')[2]} of the gap between"
     assert closed in readme and np.median(simulated) < of_sac.min()  # "as well" behind SAC, says the page
@@ -372,7 +372,7 @@ def effects(script, column, width="100"):
 
 def test_what_the_page_says_of_cheetah_run_s_rows_is_in_the_results():
     text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
-    runs = figures.read_cheetah()
+    runs = figures.read_oracle()
     table = [line.strip("| ").split(" | ") for line in figures.cheetah_table().splitlines()[2:]]
     of = {name: rest for name, *rest in table}  # evaluations, of the gap, training episodes, of the gap
     both = {name: figures.cheetah_scores(runs[name]) for name in runs}
@@ -432,7 +432,7 @@ def test_what_the_page_says_of_an_action_s_effect_is_in_the_results():
     assert f"know more of it ({between(of_paper)});" in text and len(of_paper) == 3
     said = f"sampled: {between(noisy, 1)}, against {between(effects('mbpo', 'value_sampled_effect_r2'), 1)})"
     assert said in text
-    known, score = value["mbpo"], figures.cheetah_scores(figures.read_cheetah()["mbpo"])[0]
+    known, score = value["mbpo"], figures.cheetah_scores(figures.read_oracle()["mbpo"])[0]
     said = "three know {:.2f}, {:.2f} and {:.2f}, and score {:.1f}, {:.1f} and {:.1f})"
     assert said.format(*known, *score) in text and np.argmin(known) == np.argmax(score)
     assert f"knows a little ({between(reward['ftfl'])})" in text

@@ -1,10 +1,11 @@
-"""Why does MBPO fall behind SAC on cheetah-run, though its model is good? The runs behind REPRODUCTION.md's
-section on it.
+"""What does the model's error cost MBPO? Its runs with the simulator in the model's place, or in a part of
+it: those behind REPRODUCTION.md's sections on cheetah-run and finger-spin.
 
-    python benchmark/cheetah.py --rows oracle real-actions      # six runs of some ten minutes
-    python benchmark/cheetah.py --rows oracle --seeds 1         # one of them
-    python benchmark/cheetah.py --effects RUN RUN               # what their models know of an action's effect
-    python benchmark/cheetah.py --list                          # the rows, as the commands they stand for
+    python benchmark/oracle.py --rows oracle real-actions      # six runs of some ten minutes
+    python benchmark/oracle.py --rows oracle --seeds 1         # one of them
+    python benchmark/oracle.py --task finger-spin --rows oracle true-rewards   # of some 20 to 30 minutes
+    python benchmark/oracle.py --effects RUN RUN               # what their models know of an action's effect
+    python benchmark/oracle.py --list                          # the rows, as the commands they stand for
 
 An imagined transition (s, a, r, s') differs from a real one in two ways: the action is the policy's of
 now, and r and s' are the model's. Each row of mbpo.py takes one of them away, or a part:
@@ -18,8 +19,9 @@ now, and r and s' are the model's. Each row of mbpo.py takes one of them away, o
     paper-model   as MBPO, with the scripts' model instead of the laptop preset's
 
 Real actions and the simulator's r and s' together are SAC. The rows sac, mbpo and ftfl are the laptop grid's
-runs, and all have their flags and seeds. What is complete is skipped, what is partial goes on. Different runs
-may go side by side. The numbers go to benchmark/results/cheetah/ROW__seedK.csv.
+runs, and all have their flags and seeds; finger-spin's are of 25,000 steps. What is complete is skipped, what
+is partial goes on. Different runs may go side by side. The numbers go to
+benchmark/results/oracle/TASK/ROW__seedK.csv.
 """
 
 import csv
@@ -48,28 +50,66 @@ import mbpo  # noqa: E402
 import plots  # noqa: E402
 import sac  # noqa: E402
 
-TASK = "dm_control/cheetah-run-v0"
-FLAGS = f"--env-id {TASK} --device cpu --checkpoint-interval 2500 {sweep.PRESETS['laptop']['flags']}"
 TAGS = [*grid.TAGS, "charts/episodic_return"]
 
 
+# What a task makes of rows of obs, if `roll` moves the simulator by nstep of its steps from the states (joint
+# angles and velocities) that it is given, and returns those after each step, and the sensors as they were
+# before it: next obs and rewards. Both tasks observe their whole state.
+def cheetah_run(obs, roll):
+    """17 numbers: all of the state but the place along the track, on which nothing depends."""
+    states = np.insert(obs, 0, 0, axis=1)
+    after, sensors = roll(states, nstep=2)  # a second step, to read what the first has led to
+    return after[:, 0, 1:], np.clip(sensors("torso_subtreelinvel")[:, 1, 0] / 10, 0, 1)  # 1 from 10 m/s on
+
+
+def finger_spin(obs, roll):
+    """9 numbers: two joints' angles, the spinner's tip (x, z) around its hinge, two touch sensors, which
+    follow from the rest, and three velocities."""
+    hinge, length = np.arctan2(-obs[:, 2], obs[:, 3]), 0.13
+    after, sensors = roll(np.column_stack([obs[:, :2], hinge, obs[:, 6:]]), nstep=2)  # of 0.01 s
+    joints, hinge, velocities = after[:, 1, :2], after[:, 1, 2], after[:, 1, 3:]
+    tip = length * np.column_stack([-np.sin(hinge), np.cos(hinge)])
+    touch = np.log1p(np.hstack([sensors(name)[:, 1] for name in ("touchtop", "touchbottom")]))
+    return np.hstack([joints, tip, touch, velocities]), (velocities[:, 2] <= -15).astype(float)  # rad/s
+
+
+TASKS = {"cheetah-run": (cheetah_run, ""), "finger-spin": (finger_spin, "--total-timesteps 25000")}
+
+
+def env_id_of(task):
+    return f"dm_control/{task}-v0"
+
+
+def flags_of(task):
+    """The flags of all rows on a task."""
+    return f"--device cpu --checkpoint-interval 2500 {sweep.PRESETS['laptop']['flags']} {TASKS[task][1]}"
+
+
 def true_step(env, obs, actions):
-    """What `env`, a cheetah-run, makes of rows of obs (rows, 17) and actions (rows, 6): next obs and rewards.
-    The observation is the state, but for the place along the track, on which nothing depends."""
-    physics = env.unwrapped._env.physics
-    model = physics.model.ptr
-    states = np.zeros((len(obs), mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS)))
-    states[:, 2:] = obs  # after time and place
-    # Sensors are read before each step: a second one reads what the first has led to
-    after, sensors = mujoco.rollout.rollout(model, mujoco.MjData(model), states, actions[:, None], nstep=2)
-    speed = sensors[:, 1, model.sensor("torso_subtreelinvel").adr[0]]
-    return after[:, 0, 2:], np.clip(speed / 10, 0, 1)  # the suite's reward: 1 from 10 m/s on
+    """What `env`, one of TASKS, makes of rows of obs and actions (rows, .): next obs and rewards."""
+    model = env.unwrapped._env.physics.model.ptr
+
+    def roll(states, nstep):
+        full = np.insert(states, 0, 0, axis=1)  # the time
+        after, read = mujoco.rollout.rollout(
+            model, mujoco.MjData(model), full, np.repeat(actions[:, None], nstep, 1), nstep=nstep
+        )
+
+        def sensors(name):
+            sensor = model.sensor(name)
+            return read[..., sensor.adr[0] : sensor.adr[0] + sensor.dim[0]]
+
+        return after[..., 1:], sensors
+
+    task = env.unwrapped.spec.id.removeprefix("dm_control/").removesuffix("-v0")
+    return TASKS[task][0](obs, roll)
 
 
-def simulate(script, states=True, rewards=True):
+def simulate(script, task, states=True, rewards=True):
     """Have the simulator say what an imagined action leads to: next states, rewards, or both; the model says
     the rest. If there is none, it is not trained."""
-    env = script.make_env(TASK, False)
+    env = script.make_env(env_id_of(task), False)
 
     class Ensemble(script.Ensemble):
         def sample(self, obs, actions):
@@ -84,7 +124,7 @@ def simulate(script, states=True, rewards=True):
         script.train_model = lambda model, buffer, args: {"model/nll": torch.zeros(args.num_seeds)}
 
 
-def keep_actions(script):
+def keep_actions(script, task):
     """Have `imagine` take the action that was played in the real state, for rollouts of one step."""
 
     @torch.no_grad()
@@ -99,7 +139,7 @@ def keep_actions(script):
     script.imagine = imagine
 
 
-def without_noise(script):
+def without_noise(script, task):
     """Have a random elite's mean imagined, without noise."""
 
     class Ensemble(script.Ensemble):
@@ -121,7 +161,7 @@ def without_noise(script):
 
 @torch.no_grad()
 def action_effects(run_dir, rows=4_000):
-    """What the model in a run's checkpoint knows of cheetah-run, and what it knows of the difference that an
+    """What the model in a run's checkpoint knows of one of TASKS, and what it knows of the difference that an
     action makes: two lines, {column: value}, for two actions of the policy in each real state, and for two
     uniform ones. An R2 of effects is 1 - (mean squared error of the difference between what the two actions
     lead to) / (mean square of the true one); the share of effects is what is left of the variance when the
@@ -129,37 +169,38 @@ def action_effects(run_dir, rows=4_000):
     state is what the target critics say of it; sampled_ is with the noise that imagined ones have."""
     script, args, agent, step = evaluate.load(run_dir)
     state = model_study.read_run(run_dir)
-    if args.env_id != TASK or "model" not in state:
-        plots.fail(f"--effects {run_dir}: it must be a run of mbpo.py or ftfl.py, on {TASK}")
-    model, env = script.Ensemble(17, 6, args), script.make_env(TASK, False)
+    if args.env_id not in map(env_id_of, TASKS) or "model" not in state:
+        plots.fail(f"--effects {run_dir}: it must be a run of mbpo.py or ftfl.py, on {' or '.join(TASKS)}")
+    all_obs, all_actions = (x[0] for x in state["buffer"]["data"][:2])
+    obs_dim, act_dim = all_obs.shape[1], all_actions.shape[1]
+    model, env = script.Ensemble(obs_dim, act_dim, args), script.make_env(args.env_id, False)
     model.load_state_dict(state["model"])
-    all_obs = state["buffer"]["data"][0][0]
     torch.manual_seed(0)
     obs = all_obs[torch.randint(len(all_obs), (rows,))]
-    next_noise = torch.randn(1, rows, 6)
+    next_noise = torch.randn(1, rows, act_dim)
 
     def value(next_obs):
         next_actions, _ = agent.actor.sample(next_obs[None], next_noise)
         return agent.q_values(agent.qf_target, next_obs[None], next_actions).min(1).values[0]
 
     def results(next_obs, rewards):
-        """(rows, 19): the change, the reward, and the value of the next state."""
+        """(rows, obs + 2): the change, the reward, and the value of the next state."""
         return torch.cat([next_obs - obs, rewards[:, None], value(next_obs)[:, None]], -1)
 
     lines = []
     for kind in ("policy", "uniform"):
         true, known, sampled = [], [], []
         for _ in range(2):
-            actions = agent.actor.sample(obs[None], torch.randn(1, rows, 6))[0][0]
+            actions = agent.actor.sample(obs[None], torch.randn(1, rows, act_dim))[0][0]
             if kind == "uniform":
-                actions = 2 * torch.rand(rows, 6) - 1
+                actions = 2 * torch.rand(rows, act_dim) - 1
             next_obs, rewards = true_step(env, obs.double().numpy(), actions.double().numpy())
             true.append(results(torch.as_tensor(next_obs).float(), torch.as_tensor(rewards).float()))
             mean, _ = model(obs[None, None], actions[None, None])
             next_obs, rewards = model.to_transition(obs[None, None], mean[:, model.elites[0]])
             known.append(torch.stack([results(*elite) for elite in zip(next_obs[0], rewards[0])]))
             sampled.append(results(*(x[0] for x in model.sample(obs[None], actions[None]))))
-        variance, effect = true[0].var(0), true[0] - true[1]  # (19,), (rows, 19)
+        variance, effect = true[0].var(0), true[0] - true[1]  # (obs + 2,), (rows, obs + 2)
 
         def effect_r2(first, second):
             errors = (first - second - effect).square().flatten(0, -2).mean(0)
@@ -197,9 +238,10 @@ ROWS = {  # name: (script, further flags, changes to the script)
 @dataclass
 class Args:
     rows: tuple[str, ...] = tuple(ROWS)  # which rows
+    task: str = "cheetah-run"  # or finger-spin
     seeds: tuple[int, ...] = (1, 2, 3)  # a run of each
-    run_dir: str = "runs/cheetah"  # folder with a folder per run
-    out: str = str(ROOT / "benchmark/results/cheetah")  # folder for a CSV per run
+    run_dir: str = "runs/oracle"  # folder with a folder per task and run
+    out: str = str(ROOT / "benchmark/results/oracle")  # folder with a folder per task for the CSV
     effects: tuple[str, ...] = ()  # measure the models in these run directories; run no rows
     list: bool = False  # print the rows, run nothing
 
@@ -215,15 +257,18 @@ def export(run_dir, out):
     """Write a run's numbers as CSV."""
     tags = tuple(tag for tag in TAGS if tag in plots.read_run_dir(run_dir).scalars)
     plots.export((str(run_dir),), str(out), tags)
-    folder = str(run_dir.parent.parent)  # of this machine
+    folder = str(run_dir.parent.parent.parent)  # of this machine
     out.write_text(out.read_text().replace(folder, Args.run_dir))
 
 
 def main(args):
+    if args.task not in TASKS:
+        plots.fail(f"--task {args.task}: there is no such task, but {', '.join(TASKS)}")
+    folder = Path(args.out) / args.task
     if args.effects:
         lines = [line for run_dir in args.effects for line in action_effects(run_dir)]
-        Path(args.out).mkdir(parents=True, exist_ok=True)
-        with open(Path(args.out) / "effects.csv", "w", newline="") as file:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "effects.csv", "w", newline="") as file:
             writer = csv.DictWriter(file, lines[0], lineterminator="\n")
             writer.writeheader()
             return writer.writerows(lines)
@@ -233,15 +278,20 @@ def main(args):
     for seed in args.seeds:
         for name in args.rows:
             script, flags, changes = ROWS[name]
-            words, run = words_of(script, f"{FLAGS} {flags} --seed {seed}"), f"{name}__seed{seed}"
-            out = Path(args.out) / f"{run}.csv"
+            words, run = (
+                words_of(script, f"{flags_of(args.task)} {flags} --seed {seed}"),
+                f"{name}__seed{seed}",
+            )
+            words += ["--env-id", env_id_of(args.task)]
+            out = folder / f"{run}.csv"
             if args.list:
                 print(f"{run}: python {script.__name__}.py {shlex.join(words)}")
             elif out.exists():
                 print(f"{run}: complete")
             else:
                 out.parent.mkdir(parents=True, exist_ok=True)  # what can't be written fails before the run
-                (run_dir,) = critics.run(script, words, Path(args.run_dir) / run, changes)
+                changes = [partial(change, task=args.task) for change in changes]
+                (run_dir,) = critics.run(script, words, Path(args.run_dir) / args.task / run, changes)
                 export(run_dir, out)
 
 

@@ -1,10 +1,10 @@
-"""benchmark/cheetah.py takes away what its rows say, and nothing else."""
+"""benchmark/oracle.py takes away what its rows say, and nothing else."""
 
 import csv
 import re
 
-import cheetah
 import numpy as np
+import oracle
 import pytest
 import torch
 from conftest import filled_buffer, make_args
@@ -12,6 +12,8 @@ from conftest import filled_buffer, make_args
 import ftfl
 import mbpo
 import sac
+
+CHEETAH = oracle.env_id_of("cheetah-run")
 
 
 @pytest.fixture
@@ -22,17 +24,22 @@ def changed(monkeypatch):
     return mbpo
 
 
-@pytest.fixture(scope="module")
-def played():
-    """500 transitions of cheetah-run, some of them with a reward, as a Batch of one seed, in float64."""
-    env, rows = mbpo.make_env(cheetah.TASK, False), []
+def play(env_id, act, steps=500):
+    """Transitions of a task as a Batch of one seed, in float64, whose actions are act(obs, step, random)."""
+    env, rows = mbpo.make_env(env_id, False), []
     (obs, _), rng = env.reset(seed=1), np.random.default_rng(1)
-    for t in range(500):
-        action = np.clip(np.sin(t / 4 + np.arange(6)) + rng.normal(size=6) / 2, -1, 1).astype(np.float32)
+    for t in range(steps):
+        action = np.clip(act(obs, t, rng), -1, 1).astype(np.float32)
         next_obs, reward, *_ = env.step(action)
         rows.append((obs, action, reward, next_obs, 0.0))
         obs = next_obs
     return mbpo.Batch(*(torch.as_tensor(np.array(x))[None] for x in zip(*rows)))
+
+
+@pytest.fixture(scope="module")
+def played():
+    """500 transitions of cheetah-run, some of them with a reward."""
+    return play(CHEETAH, lambda obs, t, rng: np.sin(t / 4 + np.arange(6)) + rng.normal(size=6) / 2)
 
 
 def imagined(played, seed=2):
@@ -44,7 +51,7 @@ def imagined(played, seed=2):
     model, synthetic = mbpo.Ensemble(17, 6, args), mbpo.ReplayBuffer(1, 200, 17, 6)
     logs = mbpo.train_model(model, buffer, args)
     torch.manual_seed(seed)
-    never = mbpo.termination_rule(cheetah.TASK)
+    never = mbpo.termination_rule(CHEETAH)
     batch = mbpo.imagine(agent, model, buffer, synthetic, never, 1, args)
     assert all(torch.equal(x, y) for x, y in zip(batch, synthetic.data))
     return batch, agent, model, logs
@@ -58,22 +65,26 @@ def from_rows(batch, played):
 
 
 def test_a_true_step_is_the_environment_s(played):
-    env = mbpo.make_env(cheetah.TASK, False)
-    next_obs, rewards = cheetah.true_step(env, *(x[0].double().numpy() for x in (played.obs, played.actions)))
-    np.testing.assert_allclose(next_obs, played.next_obs[0], atol=1e-9)
-    np.testing.assert_allclose(rewards, played.rewards[0], atol=1e-9)
-    assert 0.03 < (rewards > 0).mean() < 0.9
+    spun = play(oracle.env_id_of("finger-spin"), lambda obs, t, rng: rng.choice([-1, 1], size=2), 1_000)
+    for task, batch in (("cheetah-run", played), ("finger-spin", spun)):
+        env = mbpo.make_env(oracle.env_id_of(task), False)
+        obs, actions = (x[0].double().numpy() for x in (batch.obs, batch.actions))
+        next_obs, rewards = oracle.true_step(env, obs, actions)
+        np.testing.assert_allclose(next_obs, batch.next_obs[0], atol=1e-9)
+        np.testing.assert_allclose(rewards, batch.rewards[0], atol=1e-9)
+        assert 0.01 < (rewards > 0).mean() < 0.9
+    assert (spun.obs[0, :, 4:6] > 0).sum() > 40, "it touches the spinner"
 
 
 def test_the_oracle_imagines_what_the_policy_s_actions_really_do(played, changed):
     usual, *_ = imagined(played)
-    cheetah.simulate(changed)
+    oracle.simulate(changed, "cheetah-run")
     batch, agent, model, logs = imagined(played)
     assert list(logs) == ["model/nll"] and not model.input_mean.any(), "no model is trained"
     rows = from_rows(batch, played)
     assert (batch.actions[0] - played.actions[0, rows]).abs().mean() > 0.1
-    env = mbpo.make_env(cheetah.TASK, False)
-    truth = cheetah.true_step(env, *(x[0].double().numpy() for x in (batch.obs, batch.actions)))
+    env = mbpo.make_env(CHEETAH, False)
+    truth = oracle.true_step(env, *(x[0].double().numpy() for x in (batch.obs, batch.actions)))
     np.testing.assert_allclose(batch.next_obs[0], truth[0], atol=1e-4)
     np.testing.assert_allclose(batch.rewards[0], truth[1], atol=1e-5)
     mean, log_std = agent.actor(batch.obs)
@@ -85,19 +96,19 @@ def test_the_oracle_imagines_what_the_policy_s_actions_really_do(played, changed
 @pytest.mark.parametrize("name", ["true-states", "true-rewards"])
 def test_one_half_is_the_simulator_s_and_the_other_the_model_s(name, played, changed):
     usual, _, _, logs = imagined(played)
-    for change in cheetah.ROWS[name][2]:
-        change(changed)
+    for change in oracle.ROWS[name][2]:
+        change(changed, task="cheetah-run")
     batch, _, _, same = imagined(played)
     assert torch.equal(logs["model/nll"], same["model/nll"]) and torch.equal(batch.actions, usual.actions)
-    env = mbpo.make_env(cheetah.TASK, False)
-    truth = cheetah.true_step(env, *(x[0].double().numpy() for x in (batch.obs, batch.actions)))
+    env = mbpo.make_env(CHEETAH, False)
+    truth = oracle.true_step(env, *(x[0].double().numpy() for x in (batch.obs, batch.actions)))
     truth = [torch.as_tensor(x).float()[None] for x in truth]
     states, rewards = (truth[0], usual.rewards) if name == "true-states" else (usual.next_obs, truth[1])
     assert torch.equal(batch.next_obs, states) and torch.equal(batch.rewards, rewards)
 
 
 def test_real_actions_are_those_that_were_played_and_the_rest_is_the_model_s(played, changed):
-    cheetah.keep_actions(changed)
+    oracle.keep_actions(changed, "cheetah-run")
     batch, _, model, _ = imagined(played)
     rows = from_rows(batch, played)
     assert torch.equal(batch.actions[0], played.actions[0, rows]) and len(set(rows.tolist())) > 100
@@ -110,7 +121,7 @@ def test_real_actions_are_those_that_were_played_and_the_rest_is_the_model_s(pla
 
 def test_without_noise_an_elite_s_mean_is_imagined_and_training_is_as_ever(played, changed):
     usual, _, as_ever, logs = imagined(played)
-    cheetah.without_noise(changed)
+    oracle.without_noise(changed, "cheetah-run")
     batch, _, model, same = imagined(played)
     assert all(torch.equal(logs[name], same[name]) for name in logs)
     assert all(torch.equal(x, y) for x, y in zip(as_ever.state_dict().values(), model.state_dict().values()))
@@ -128,19 +139,19 @@ def test_effects_of_actions_are_known_by_the_truth_and_not_by_who_ignores_action
 ):
     small = "--total-timesteps 150 --learning-starts 150 --hidden-dim 16 --model-hidden-dim 16 --device cpu "
     small += f"--model-train-steps 5 --eval-episodes 1 --utd-ratio 1 --seed 3 --run-dir {tmp_path}"
-    (run_dir,) = script.main(script.parse_args([*small.split(), "--env-id", cheetah.TASK]))
-    env, heard, noise = script.make_env(cheetah.TASK, False), 1.0, -np.inf  # log-variance
+    (run_dir,) = script.main(script.parse_args([*small.split(), "--env-id", CHEETAH]))
+    env, heard, noise = script.make_env(CHEETAH, False), 1.0, -np.inf  # log-variance
 
     def forward(self, obs, actions):
         flat = (x[0, 0].double().numpy() for x in (obs, heard * actions))
-        next_obs, rewards = (torch.as_tensor(x)[None, None].float() for x in cheetah.true_step(env, *flat))
+        next_obs, rewards = (torch.as_tensor(x)[None, None].float() for x in oracle.true_step(env, *flat))
         targets = self.targets(script.Batch(obs, actions, rewards, next_obs, None))
         targets = targets.expand(1, 7, *targets.shape[2:])
         return targets, torch.full_like(targets, noise)
 
     monkeypatch.setattr(script.Ensemble, "forward", forward)
-    cheetah.main(cheetah.Args(effects=(str(run_dir),), out=str(tmp_path / "out")))
-    with open(tmp_path / "out/effects.csv") as file:
+    oracle.main(oracle.Args(effects=(str(run_dir),), out=str(tmp_path / "out")))
+    with open(tmp_path / "out/cheetah-run/effects.csv") as file:
         lines = list(csv.DictReader(file))
     assert [line["actions"] for line in lines] == ["policy", "uniform"]
     for line in lines:
@@ -155,7 +166,7 @@ def test_effects_of_actions_are_known_by_the_truth_and_not_by_who_ignores_action
     assert 0.2 < float(lines[1]["next_state_effect_share"]) < 0.99
     assert float(lines[0]["next_state_effect_share"]) < 0.1, "at first, the policy's actions are alike"
     heard, noise = 0.0, -5.0
-    _, uniform = cheetah.action_effects(run_dir)
+    _, uniform = oracle.action_effects(run_dir)
     for name in ("reward", "next_state", "value"):
         assert float(uniform[f"{name}_effect_r2"]) == pytest.approx(0, abs=1e-2)
         assert float(uniform[f"{name}_sampled_effect_r2"]) < -0.01, "noise is not what the actions do"
@@ -163,46 +174,54 @@ def test_effects_of_actions_are_known_by_the_truth_and_not_by_who_ignores_action
         assert float(uniform[f"{name}_r2"]) < 1 - 0.5 * float(uniform[f"{name}_effect_share"])
 
 
-def test_rows_are_commands_run_once_and_a_wrong_name_is_one_line(tmp_path, monkeypatch, capsys):
-    cheetah.main(cheetah.Args(list=True))
+@pytest.mark.parametrize("task, steps", [("cheetah-run", 12_500), ("finger-spin", 25_000)])
+def test_rows_are_the_grid_s_commands_but_for_what_they_say(task, steps, capsys):
+    oracle.main(oracle.Args(list=True, task=task))
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 * len(cheetah.ROWS)
+    assert len(lines) == 3 * len(oracle.ROWS)
     for line in lines:
         name, script, command = re.fullmatch(r"(.*): python (\w+)\.py (.*)", line).groups()
         assert script == (name.split("__")[0] if name[:4] in ("sac_", "ftfl") else "mbpo")
         args = {"sac": sac, "mbpo": mbpo, "ftfl": ftfl}[script].parse_args(command.split())
-        assert args.env_id == cheetah.TASK and args.critic_layer_norm and args.total_timesteps == 12_500
+        assert args.env_id == oracle.env_id_of(task) and args.critic_layer_norm
+        assert args.total_timesteps == steps
         assert name.endswith(f"__seed{args.seed}")
         assert (getattr(args, "real_ratio", 0) == 0.5) == name.startswith("real50")
         assert getattr(args, "model_hidden_dim", 100) == (200 if name.startswith("paper-model") else 100)
+
+
+def test_rows_are_run_once_and_a_wrong_name_is_one_line(tmp_path, monkeypatch, capsys):
     small = "--total-timesteps 60 --learning-starts 40 --hidden-dim 16 --model-hidden-dim 16 --device cpu "
-    small += "--model-train-steps 5 --eval-episodes 1 --batch-size 20 --env-id Hopper-v5"
-    monkeypatch.setattr(cheetah, "FLAGS", small)
-    args = cheetah.Args(("mean",), (2,), str(tmp_path / "runs"), str(tmp_path / "out"))
-    cheetah.main(args)
-    (path,) = (tmp_path / "out").glob("*")
-    assert path.name == "mean__seed2.csv" and "eval/episodic_return" in path.read_text()
+    small += "--model-train-steps 5 --eval-episodes 1 --batch-size 20"
+    monkeypatch.setattr(oracle, "flags_of", lambda task: small)
+    args = oracle.Args(("oracle",), "finger-spin", (2,), str(tmp_path / "runs"), str(tmp_path / "out"))
+    oracle.main(args)
+    (path,) = (tmp_path / "out/finger-spin").glob("*")
+    assert path.name == "oracle__seed2.csv" and "eval/episodic_return" in path.read_text()
     written = path.read_text()
     assert str(tmp_path) not in written
     path.unlink()  # as if killed before it was written
     monkeypatch.setattr(mbpo, "main", None)
-    cheetah.main(args)
+    oracle.main(args)
     assert path.read_text() == written
-    monkeypatch.setattr(cheetah.critics, "run", None)
-    cheetah.main(args)
-    assert "mean__seed2: complete" in capsys.readouterr().out
+    monkeypatch.setattr(oracle.critics, "run", None)
+    oracle.main(args)
+    assert "oracle__seed2: complete" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        cheetah.main(cheetah.Args(("means",)))
+        oracle.main(oracle.Args(("means",)))
     assert "there is no such row" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        oracle.main(oracle.Args(task="finger-turn"))
+    assert "--task finger-turn: there is no such task" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script, task", [(sac, cheetah.TASK), (mbpo, "Hopper-v5")])
+@pytest.mark.parametrize("script, task", [(sac, CHEETAH), (mbpo, "Hopper-v5")])
 def test_a_run_that_has_no_model_of_the_task_is_one_line(script, task, tmp_path, capsys):
     flags = f"--env-id {task} --total-timesteps 20 --learning-starts 20 --eval-episodes 1 --batch-size 20"
     flags += f" --hidden-dim 8 --utd-ratio 1 --device cpu --run-dir {tmp_path}"
     flags += " --model-train-steps 1" * (script is mbpo)
     (run_dir,) = script.main(script.parse_args(flags.split()))
     with pytest.raises(SystemExit) as stopped:
-        cheetah.main(cheetah.Args(effects=(str(run_dir),), out=str(tmp_path / "out")))
+        oracle.main(oracle.Args(effects=(str(run_dir),), out=str(tmp_path / "out")))
     assert stopped.value.code == 2 and not (tmp_path / "out").exists()
-    assert "it must be a run of mbpo.py or ftfl.py, on dm_control/cheetah-run-v0" in capsys.readouterr().err
+    assert "it must be a run of mbpo.py or ftfl.py, on cheetah-run or finger-spin" in capsys.readouterr().err
