@@ -510,6 +510,24 @@ def read_effects():
         return list(csv.DictReader(file))
 
 
+def finger_table():
+    """A line per row of finger-spin, each of 25,000 steps: each seed's score, after how many steps an
+    evaluation first earned more than 100, and what the model knows in the last 2,500, if there is one."""
+    heads = ["row", "score", "above 100 after", "reward R2", "next-state R2"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    agents = read_grid(("grid_longer",)).get("finger-spin, 25,000 steps", {})
+    found = {name: agents[name] for name in GRID_ALGORITHMS if name in agents} | read_oracle("finger-spin")
+    for name, runs in found.items():
+        firsts = []
+        for run in runs:
+            steps, returns = run.scalars[plots.RETURN]
+            firsts.append(f"{steps[np.argmax(returns > 100)]:,.0f}" if returns.max() > 100 else "never")
+        known = [row_of([late(run, f"model/{of}_r2") for run in runs]) for of in ("reward", "next_state")]
+        known = ["-" if set(cell) <= set("-, ") else cell for cell in known]
+        lines.append(f"| {' | '.join([name, row_of(scores(runs)), ', '.join(firsts), *known])} |")
+    return "\n".join(lines)
+
+
 def effects_table():
     """A line per model and kind of actions: what it knows of all the variance, how much of that is the
     action's, and what it knows of this part; over the seeds."""
@@ -674,7 +692,7 @@ TABLES |= {"landings": landings_table, "sb3": sb3_table}
 TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table, "widths": widths_table}
 TABLES |= {"pilots": pilots_table, "grid": grid_table, "grid_model": grid_model_table}
 TABLES |= {"grid_rewards": grid_rewards_table, "grid_landings": grid_landings_table}
-TABLES |= {"cheetah": cheetah_table, "effects": effects_table}
+TABLES |= {"cheetah": cheetah_table, "effects": effects_table, "finger": finger_table}
 TABLES |= {"studies": studies_table, "crossing": crossing_table, "follows": follows_table}
 TABLES |= {"variances": variances_table}
 FIGURES = [draw_critics, draw_long, draw_landings, draw_taxonomy, draw_studies, draw_grid]

@@ -732,6 +732,25 @@ def test_the_grids_models_are_those_of_the_last_2500_steps(tmp_path, monkeypatch
     assert first == line and longer == "| cheetah-run, 25,000 steps | - | - | - | 0.3 | - | - | - | 1.33 |"
 
 
+def test_finger_spin_s_rows_say_when_an_evaluation_first_earned_more_than_100(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    known = {"model/reward_r2": (9, 9, 0.1, 0.2), "model/next_state_r2": (9, 9, 0.5, 0.6)}
+    returns = {"sac": [(0, 101, 0, 300)], "mbpo": [(0, 0, 0, 100), (200, 0, 0, 1)]}
+    for script, seeds in returns.items():
+        for seed, earned in enumerate(seeds, 1):
+            values = {plots.RETURN: earned} | (known if script == "mbpo" else {})
+            folder = tmp_path / "grid_longer"
+            made_up_run(folder, script, seed, values, (7_500, 10_000, 22_501, 25_000), "finger-spin")
+    folder = tmp_path / "oracle/finger-spin"
+    made_up_run(folder, "mbpo", 3, {plots.RETURN: (0, 0, 500, 700)}, (1, 2, 15_000, 25_000), "finger-spin")
+    (folder / "mbpo__3.csv").rename(folder / "oracle__seed3.csv")
+    assert figures.finger_table().splitlines()[2:] == [
+        "| SAC | 150 | 10,000 | - | - |",
+        "| MBPO | 50, 0.5 | never, 7,500 | 0.15, 0.15 | 0.55, 0.55 |",
+        "| oracle | 600 | 15,000 | - | - |",
+    ]
+
+
 def test_a_model_that_saw_no_reward_has_a_dash_among_the_seeds(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
     for seed, real in ((1, 2), (2, 0)):
