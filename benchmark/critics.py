@@ -10,7 +10,7 @@ What is complete is skipped, what is partial goes on. Different rows may run sid
 benchmark/results/critics/ROW.csv; `make figures` draws them. Three kinds of rows are no commands, but
 diagnoses: *-cut cuts imagined next states to the range of the real ones, number by number; *-noforce leaves
 the forces and torques (24 of 78 numbers) out of what quadruped observes; *-cool starts the temperature at
-0.01 instead of 1.
+0.01 instead of 1; *-orthogonal starts actor and critics from the weights of the same authors' earlier code.
 """
 
 import csv
@@ -74,6 +74,7 @@ for domain in ("humanoid-stand", "hopper-stand", "cartpole-swingup"):
     task = f"--env-id dm_control/{domain}-v0"
     ROWS |= {f"{domain}-{name}": row(name, task=task) for name in ("ftfl", "mbpo", "sac")}
     ROWS[f"{domain}-ftfl-norm"] = row("ftfl", NORM, task)
+ROWS |= {f"{name}-orthogonal": row(name) for name in ("sac", "mbpo", "ftfl")}
 ROWS["ftfl-long"] = row("ftfl", steps=20_000, seeds=1)
 ROWS["ftfl-paper"] = row("ftfl", utd=20, model="")
 ROWS["ftfl-paper-norm"] = row("ftfl", NORM, utd=20, model="")
@@ -170,7 +171,28 @@ def start_cool(script):
     script.SAC = SAC
 
 
+def start_orthogonal(script):
+    """Have actor and critics start as in the code of "Stealing That Free Lunch": orthogonal matrices times
+    the square root of 2, outputs included, times 1 for the log std; biases 0."""
+
+    class SAC(script.SAC):
+        def __init__(self, obs_dim, act_dim, args):
+            super().__init__(obs_dim, act_dim, args)
+            blocks = []
+            for layer in [*self.actor.net[::2], *self.qf[::2]]:
+                layer.bias.data.zero_()
+                blocks += [(matrix, np.sqrt(2)) for matrix in layer.weight.data.flatten(0, -3)]
+            blocks += [(matrix[:, :act_dim], np.sqrt(2)) for matrix in self.actor.net[-1].weight.data]
+            blocks += [(matrix[:, act_dim:], 1) for matrix in self.actor.net[-1].weight.data]
+            for matrix, gain in blocks:
+                matrix.copy_(torch.nn.init.orthogonal_(torch.empty(matrix.shape), gain))
+            self.qf_target.load_state_dict(self.qf.state_dict())
+
+    script.SAC = SAC
+
+
 DIAGNOSES = {"-cut": cut_to_real_range, "-noforce": leave_out_forces, "-cool": start_cool}
+DIAGNOSES["-orthogonal"] = start_orthogonal
 
 
 def run_dirs_of(folder):

@@ -94,6 +94,24 @@ def test_a_cool_start_changes_the_first_temperature_alone(monkeypatch):
     assert [name for name in usual if not torch.equal(usual[name], cool[name])] == ["log_alpha"]
 
 
+def test_orthogonal_weights_are_those_of_the_earlier_code(monkeypatch):
+    monkeypatch.setattr(sac, "SAC", sac.SAC)  # put back after the test
+    critics.start_orthogonal(sac)
+    agent = sac.SAC(4, 2, make_args(sac, num_seeds=2, hidden_dim=16, critic_layer_norm=True))
+    *inner, last = agent.actor.net[::2]
+    pairs = [(x, 2) for layer in [*inner, *agent.qf[::2]] for x in layer.weight.flatten(0, -3)]
+    pairs += [(x[:, :2], 2) for x in last.weight] + [(x[:, 2:], 1) for x in last.weight]
+    assert len(pairs) == 2 * 2 + 4 * 3 + 2 * 2
+    for matrix, square in pairs:
+        short = matrix if matrix.shape[0] < matrix.shape[1] else matrix.T
+        assert torch.allclose(short @ short.T, square * torch.eye(len(short)), atol=1e-5)
+    assert not any(layer.bias.any() for layer in [*agent.actor.net[::2], *agent.qf[::2]])
+    first, second, third, fourth = agent.qf[2].weight.flatten(0, 1)  # of Q1 and Q2 of both seeds
+    assert all((first - other).abs().max() > 0.01 for other in (second, third, fourth))
+    targets, weights = agent.qf_target.state_dict(), agent.qf.state_dict()
+    assert all(torch.equal(targets[name], weights[name]) for name in weights)
+
+
 def test_all_policies_play_the_same_episodes_and_what_they_earn_is_theirs(tmp_path):
     critics.landings(tmp_path / "landings.csv", episodes=1)
     with open(tmp_path / "landings.csv") as file:
