@@ -114,7 +114,7 @@ class Actor(nn.Module):
     def forward(self, obs):
         """obs (seeds, batch, obs) -> mean and log std before the tanh, (seeds, batch, act) each."""
         mean, log_std = self.net(obs).chunk(2, -1)
-        return mean, -4 + 6 * torch.tanh(log_std)  # log std in [-10, 2], at first -4 (often 0 elsewhere)
+        return mean, -4 + 6 * torch.tanh(log_std)  # log std in [-10, 2], at first near -4 (often 0 elsewhere)
 
     def sample(self, obs, noise):
         """Actions in [-1, 1] for standard normal `noise` (seeds, batch, act), and log pi (seeds, batch).
