@@ -499,6 +499,11 @@ def test_what_page_and_readme_say_of_critics_that_run_away_is_in_the_results():
         f"({least.pop('mbpo-noforce'):.0f} to {loss['mbpo-noforce'][1] / loss['sac'][0]:.0f} times)" in text
     )
     assert 55 < min(least.values()) < 65 and "from some 60 times that of real data only" in text
+    of = {name: rest for name, *rest in rows}
+    said = "FTFL's Q ends at {} (with our weights at {}), two of three seeds above 200; MBPO's at {} ({});"
+    both = [of[f"{name}{ending}"][3] for name in ("ftfl", "mbpo") for ending in ("-orthogonal", "")]
+    assert said.format(*both) in text and of["ftfl-orthogonal"][2] == "2 of 3"
+    assert f"SAC's at {of['sac-orthogonal'][3]} ({of['sac'][3]})." in text
 
 
 def test_spans_of_seeds_are_written_as_they_are():
