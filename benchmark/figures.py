@@ -501,19 +501,28 @@ def cheetah_table():
     return "\n".join(lines)
 
 
-def read_effects():
+def read_effects(task="cheetah-run"):
     """The lines of `benchmark/oracle.py --effects`, [{column: text}]; none if they are not there."""
-    path = RESULTS / "oracle/cheetah-run/effects.csv"
+    path = RESULTS / "oracle" / task / "effects.csv"
     if not path.exists():
         return []
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
 
 
+def spinner_r2(algorithm):
+    """What the models of finger-spin's agents know of the spinner's velocity, each seed's."""
+    lines = [
+        x for x in read_effects("finger-spin") if (x["algorithm"], x["actions"]) == (algorithm, "policy")
+    ]
+    return [float(line["r2_by_number"].split()[-1]) for line in lines]
+
+
 def finger_table():
     """A line per row of finger-spin, each of 25,000 steps: each seed's score, after how many steps an
-    evaluation first earned more than 100, and what the model knows in the last 2,500, if there is one."""
-    heads = ["row", "score", "above 100 after", "reward R2", "next-state R2"]
+    evaluation first earned more than 100, and what the model knows, if there is one: of its holdout in the
+    last 2,500, and of the spinner's velocity after an action of the policy, at the end."""
+    heads = ["row", "score", "above 100 after", "reward R2", "next-state R2", "R2 of the spinner's velocity"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     agents = read_grid(("grid_longer",)).get("finger-spin, 25,000 steps", {})
     found = {name: agents[name] for name in GRID_ALGORITHMS if name in agents} | read_oracle("finger-spin")
@@ -524,6 +533,7 @@ def finger_table():
             firsts.append(f"{steps[np.argmax(returns > 100)]:,.0f}" if returns.max() > 100 else "never")
         known = [row_of([late(run, f"model/{of}_r2") for run in runs]) for of in ("reward", "next_state")]
         known = ["-" if set(cell) <= set("-, ") else cell for cell in known]
+        known.append(row_of(spinner_r2(name)))
         lines.append(f"| {' | '.join([name, row_of(scores(runs)), ', '.join(firsts), *known])} |")
     return "\n".join(lines)
 

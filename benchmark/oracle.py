@@ -165,8 +165,9 @@ def action_effects(run_dir, rows=4_000):
     action makes: two lines, {column: value}, for two actions of the policy in each real state, and for two
     uniform ones. An R2 of effects is 1 - (mean squared error of the difference between what the two actions
     lead to) / (mean square of the true one); the share of effects is what is left of the variance when the
-    state is known. Of next states the median over their numbers, of the change s' - s. The value of a next
-    state is what the target critics say of it; sampled_ is with the noise that imagined ones have."""
+    state is known. Of next states the median over their numbers, of the change s' - s; r2_by_number has all.
+    The value of a next state is what the target critics say of it; sampled_ is with the noise that imagined
+    ones have."""
     script, args, agent, step = evaluate.load(run_dir)
     state = model_study.read_run(run_dir)
     if args.env_id not in map(env_id_of, TASKS) or "model" not in state:
@@ -213,10 +214,11 @@ def action_effects(run_dir, rows=4_000):
             "sampled_effect_r2": effect_r2(*sampled),
         }
         line = {"script": script.__name__, "width": args.model_hidden_dim, "seed": args.seed, "step": step}
-        line["actions"] = kind
+        line |= {"algorithm": plots.algorithm(vars(args) | line), "actions": kind}
         for name, numbers in columns.items():
             found = {"reward": numbers[-2], "next_state": numbers[:-2].median(), "value": numbers[-1]}
             line |= {f"{of}_{name}": f"{number:.4g}" for of, number in found.items()}
+        line["r2_by_number"] = " ".join(f"{number:.3g}" for number in columns["r2"][:-2])
         lines.append(line)
     return lines
 

@@ -161,8 +161,10 @@ def test_effects_of_actions_are_known_by_the_truth_and_not_by_who_ignores_action
             "3",
             "150",
         )
+        assert line["algorithm"] == {"mbpo": "MBPO", "ftfl": "FTFL"}[script.__name__]
         known = [float(line[name]) for name in line if name.endswith("r2")]
-        assert known == pytest.approx([1] * 9, abs=1e-3)
+        known += [float(x) for x in line["r2_by_number"].split()]
+        assert known == pytest.approx([1] * (9 + 17), abs=1e-3)
     assert 0.2 < float(lines[1]["next_state_effect_share"]) < 0.99
     assert float(lines[0]["next_state_effect_share"]) < 0.1, "at first, the policy's actions are alike"
     heard, noise = 0.0, -5.0

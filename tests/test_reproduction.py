@@ -767,10 +767,13 @@ def test_finger_spin_s_rows_say_when_an_evaluation_first_earned_more_than_100(tm
     folder = tmp_path / "oracle/finger-spin"
     made_up_run(folder, "mbpo", 3, {plots.RETURN: (0, 0, 500, 700)}, (1, 2, 15_000, 25_000), "finger-spin")
     (folder / "mbpo__3.csv").rename(folder / "oracle__seed3.csv")
+    with open(folder / "effects.csv", "w") as file:
+        print("algorithm,actions,r2_by_number\nMBPO,uniform,0 0.9\nMBPO,policy,0.5 0.25", file=file)
+        print("TUN only,policy,0 0.8\nMBPO,policy,0 -0.75", file=file)
     assert figures.finger_table().splitlines()[2:] == [
-        "| SAC | 150 | 10,000 | - | - |",
-        "| MBPO | 50, 0.5 | never, 7,500 | 0.15, 0.15 | 0.55, 0.55 |",
-        "| oracle | 600 | 15,000 | - | - |",
+        "| SAC | 150 | 10,000 | - | - | - |",
+        "| MBPO | 50, 0.5 | never, 7,500 | 0.15, 0.15 | 0.55, 0.55 | 0.25, -0.75 |",
+        "| oracle | 600 | 15,000 | - | - | - |",
     ]
 
 
