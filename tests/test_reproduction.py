@@ -360,6 +360,25 @@ def test_what_the_page_says_of_walker_stand_is_in_the_results():
     assert f"both imagine {between(ratio['MBPO'] + ratio['FTFL'])} of the real mean reward." in text
 
 
+def test_what_page_and_readme_say_of_gym_is_in_the_results():
+    text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
+    names = ("SAC", "MBPO", "FTFL")
+    for task, behind, ahead in (("InvertedPendulum", [], []), ("Hopper", ["MBPO"], ["FTFL"])):
+        said = verdicts(task)
+        scores = "SAC scores {}, MBPO {}, FTFL {}.".format(*(said[name][0] for name in names))
+        assert f"{task}: {scores}" in text
+        assert [name for name in names if "behind" in "".join(said[name][1])] == behind
+        assert [name for name in names if "ahead" in "".join(said[name][1])] == ahead
+    found = figures.read_grid(("grid",))["Hopper"]
+    of_sac, of_mbpo, of_ftfl = (figures.scores(found[name]) for name in names)
+    assert f"MBPO is ({between(of_mbpo, 0)} where SAC earns {between(of_sac, 0)}), and FTFL is" in readme
+    assert f"ahead ({between(of_ftfl, 0)}, a median of {np.median(of_ftfl):.0f})." in readme
+    r2, next_r2 = (late_values("Hopper", f"model/{x}_r2") for x in ("reward", "next_state"))
+    ratio = late_values("Hopper", "rewards/synthetic", lambda run: figures.late(run, "rewards/real"))
+    known = [between(x["MBPO"] + x["FTFL"]) for x in (r2, next_r2, ratio)]
+    assert "(reward R2 {}, next-state R2 {}, and {} of the real mean reward)".format(*known) in text
+
+
 def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
     text, readme = " ".join(PAGE.split()), " ".join((ROOT / "README.md").read_text().split())
     said = verdicts("cheetah-run")
