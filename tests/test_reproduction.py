@@ -333,6 +333,29 @@ def test_what_the_page_says_of_tun_only_on_finger_spin_at_25000_steps_is_in_the_
     assert f"hardly anything of the reward (R2 {r2}) and little of next states ({next_r2})." in text
 
 
+def test_what_page_and_readme_say_of_the_simulator_on_finger_spin_is_in_the_results():
+    text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
+    rows = {name: figures.scores(runs) for name, runs in figures.read_oracle("finger-spin").items()}
+    grid = figures.read_grid(("grid_longer",))["finger-spin, 25,000 steps"]
+    of_sac, of_mbpo = (figures.scores(grid[name]) for name in ("SAC", "MBPO"))
+    oracle, rewards = rows["oracle"], rows["true-rewards"]
+    assert f"`oracle` scores {figures.row_of(oracle)}: right" in text and np.median(oracle) > of_sac.max()
+    assert (oracle > 100).all() and len(oracle) == len(rewards) == 3
+    assert f"`true-rewards` scores {figures.row_of(rewards)}, right: above 100 in two of three seeds." in text
+    assert (rewards > 100).sum() == 2 and rewards.min() > 5 * of_mbpo.max()
+    assert (oracle > 2 * rewards).all(), "more than twice as much"
+    said = [" and ".join(figures.row_of(x).rsplit(", ", 1)) for x in (rewards, oracle)]
+    assert "MBPO earns {}, with its next states as well {}:".format(*said) in readme
+    known = {name: figures.spinner_r2(name) for name in ("MBPO", "TUN only", "FTFL")}
+    said = "R2 is {} for MBPO's, {} for TUN only's, {} for FTFL's.".format(*map(between, known.values()))
+    assert said in text and [len(x) for x in known.values()] == [3, 3, 3]
+    assert f"on which the reward hangs (R² {between(sum(known.values(), []))})." in readme
+    cheetah = [x for x in figures.read_effects() if (x["width"], x["algorithm"]) == ("100", "MBPO")]
+    cheetah = [line["r2_by_number"].split() for line in cheetah if line["actions"] == "policy"]
+    of_all = between(np.array(cheetah, float).flatten())
+    assert f"(On cheetah-run MBPO's models have an R2 of {of_all} in each number.)" in text
+
+
 def verdicts(task):
     """{algorithm: (its scores as the page writes them, what the rule says of them)} on a task."""
     (line,) = [x for x in figures.grid_table().splitlines() if x.startswith(f"| {task} |")]
