@@ -83,7 +83,8 @@ def env_id_of(task):
 
 def flags_of(task):
     """The flags of all rows on a task."""
-    return f"--device cpu --checkpoint-interval 2500 {sweep.PRESETS['laptop']['flags']} {TASKS[task][1]}"
+    shared = f"--env-id {env_id_of(task)} --device cpu --checkpoint-interval 2500"
+    return f"{shared} {sweep.PRESETS['laptop']['flags']} {TASKS[task][1]}"
 
 
 def true_step(env, obs, actions):
@@ -160,8 +161,8 @@ def without_noise(script, task):
 
 
 @torch.no_grad()
-def action_effects(run_dir, rows=4_000):
-    """What the model in a run's checkpoint knows of one of TASKS, and what it knows of the difference that an
+def action_effects(run_dir, task, rows=4_000):
+    """What the model in a run's checkpoint knows of its task, and what it knows of the difference that an
     action makes: two lines, {column: value}, for two actions of the policy in each real state, and for two
     uniform ones. An R2 of effects is 1 - (mean squared error of the difference between what the two actions
     lead to) / (mean square of the true one); the share of effects is what is left of the variance when the
@@ -170,8 +171,8 @@ def action_effects(run_dir, rows=4_000):
     ones have."""
     script, args, agent, step = evaluate.load(run_dir)
     state = model_study.read_run(run_dir)
-    if args.env_id not in map(env_id_of, TASKS) or "model" not in state:
-        plots.fail(f"--effects {run_dir}: it must be a run of mbpo.py or ftfl.py, on {' or '.join(TASKS)}")
+    if args.env_id != env_id_of(task) or "model" not in state:
+        plots.fail(f"--effects {run_dir}: it must be a run of mbpo.py or ftfl.py, on {task} (--task)")
     all_obs, all_actions = (x[0] for x in state["buffer"]["data"][:2])
     obs_dim, act_dim = all_obs.shape[1], all_actions.shape[1]
     model, env = script.Ensemble(obs_dim, act_dim, args), script.make_env(args.env_id, False)
@@ -268,7 +269,7 @@ def main(args):
         plots.fail(f"--task {args.task}: there is no such task, but {', '.join(TASKS)}")
     folder = Path(args.out) / args.task
     if args.effects:
-        lines = [line for run_dir in args.effects for line in action_effects(run_dir)]
+        lines = [line for run_dir in args.effects for line in action_effects(run_dir, args.task)]
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "effects.csv", "w", newline="") as file:
             writer = csv.DictWriter(file, lines[0], lineterminator="\n")
@@ -280,11 +281,8 @@ def main(args):
     for seed in args.seeds:
         for name in args.rows:
             script, flags, changes = ROWS[name]
-            words, run = (
-                words_of(script, f"{flags_of(args.task)} {flags} --seed {seed}"),
-                f"{name}__seed{seed}",
-            )
-            words += ["--env-id", env_id_of(args.task)]
+            words = words_of(script, f"{flags_of(args.task)} {flags} --seed {seed}")
+            run = f"{name}__seed{seed}"
             out = folder / f"{run}.csv"
             if args.list:
                 print(f"{run}: python {script.__name__}.py {shlex.join(words)}")
