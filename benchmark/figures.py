@@ -469,7 +469,7 @@ def draw_grid():
         plots.ablation(grid_files(), str(RESULTS / "grid_ablation"))
 
 
-# ---------------------------------------- cheetah-run
+# ---------------------------------------- The simulator in the model's place
 TRAINED = "charts/episodic_return"
 
 

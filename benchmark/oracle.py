@@ -53,13 +53,12 @@ import sac  # noqa: E402
 TAGS = [*grid.TAGS, "charts/episodic_return"]
 
 
-# What a task makes of rows of obs, if `roll` moves the simulator by nstep of its steps from the states (joint
-# angles and velocities) that it is given, and returns those after each step, and the sensors as they were
-# before it: next obs and rewards. Both tasks observe their whole state.
+# What a task makes of rows of obs: next obs and rewards. `roll` moves the simulator by two of its steps from
+# the states (joint angles and velocities) that it is given, and returns those after each step, and the
+# sensors as they were before it. Both tasks observe their whole state.
 def cheetah_run(obs, roll):
     """17 numbers: all of the state but the place along the track, on which nothing depends."""
-    states = np.insert(obs, 0, 0, axis=1)
-    after, sensors = roll(states, nstep=2)  # a second step, to read what the first has led to
+    after, sensors = roll(np.insert(obs, 0, 0, axis=1))  # the second step reads what the first has led to
     return after[:, 0, 1:], np.clip(sensors("torso_subtreelinvel")[:, 1, 0] / 10, 0, 1)  # 1 from 10 m/s on
 
 
@@ -67,7 +66,7 @@ def finger_spin(obs, roll):
     """9 numbers: two joints' angles, the spinner's tip (x, z) around its hinge, two touch sensors, which
     follow from the rest, and three velocities."""
     hinge, length = np.arctan2(-obs[:, 2], obs[:, 3]), 0.13
-    after, sensors = roll(np.column_stack([obs[:, :2], hinge, obs[:, 6:]]), nstep=2)  # of 0.01 s
+    after, sensors = roll(np.column_stack([obs[:, :2], hinge, obs[:, 6:]]))
     joints, hinge, velocities = after[:, 1, :2], after[:, 1, 2], after[:, 1, 3:]
     tip = length * np.column_stack([-np.sin(hinge), np.cos(hinge)])
     touch = np.log1p(np.hstack([sensors(name)[:, 1] for name in ("touchtop", "touchbottom")]))
@@ -91,11 +90,9 @@ def true_step(env, obs, actions):
     """What `env`, one of TASKS, makes of rows of obs and actions (rows, .): next obs and rewards."""
     model = env.unwrapped._env.physics.model.ptr
 
-    def roll(states, nstep):
-        full = np.insert(states, 0, 0, axis=1)  # the time
-        after, read = mujoco.rollout.rollout(
-            model, mujoco.MjData(model), full, np.repeat(actions[:, None], nstep, 1), nstep=nstep
-        )
+    def roll(states):
+        states, controls = np.insert(states, 0, 0, axis=1), np.repeat(actions[:, None], 2, 1)  # time first
+        after, read = mujoco.rollout.rollout(model, mujoco.MjData(model), states, controls, nstep=2)
 
         def sensors(name):
             sensor = model.sensor(name)
