@@ -5,6 +5,7 @@ it: those behind REPRODUCTION.md's sections on cheetah-run and finger-spin.
     python benchmark/oracle.py --rows oracle --seeds 1         # one of them
     python benchmark/oracle.py --task finger-spin --rows oracle true-rewards   # of some 20 to 30 minutes
     python benchmark/oracle.py --effects RUN RUN               # what their models know of an action's effect
+    python benchmark/oracle.py --fits RUN RUN                  # new models, fitted to these runs' transitions
     python benchmark/oracle.py --list                          # the rows, as the commands they stand for
 
 An imagined transition (s, a, r, s') differs from a real one in two ways: the action is the policy's of
@@ -27,7 +28,7 @@ benchmark/results/oracle/TASK/ROW__seedK.csv.
 import csv
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +42,7 @@ import model_study  # noqa: E402
 import mujoco  # noqa: E402
 import mujoco.rollout  # noqa: E402
 import numpy as np  # noqa: E402
+import studies  # noqa: E402
 import sweep  # noqa: E402
 import torch  # noqa: E402
 import tyro  # noqa: E402
@@ -221,6 +223,36 @@ def action_effects(run_dir, task, rows=4_000):
     return lines
 
 
+FITS = ("mbpo", "tun", "ftfl")  # whose models --fits fits, with 20,000 gradient steps
+
+
+def fits(run_dir, task, num_steps=20_000):
+    """Fit new models of the laptop preset's size to all transitions of a run. Returns a line per model,
+    {column: value}: the R2 on its holdout of the reward, and of each number's change s' - s."""
+    data, env_id, full_observation = model_study.read_buffer(run_dir)
+    if env_id != env_id_of(task):
+        plots.fail(f"--fits {run_dir}: it must be a run on {task} (--task)")
+    run, lines = model_study.read_run(run_dir), []
+    groups = model_study.observation_groups(env_id, full_observation)
+    for setting in FITS:
+        words = f"{flags_of(task)} {studies.SETTINGS[setting]} --seed {run['flags']['seed']}"
+        args = replace(ftfl.parse_args(words.split()), log_interval=num_steps)
+        model = model_study.fit(ftfl, args, data, groups, num_steps, lambda step, logs: None)
+        rows = ftfl.split_rows(args, len(data.obs))[1][0]
+        held_out = ftfl.Batch(*(torch.as_tensor(x)[None, None, rows] for x in data))
+        with torch.no_grad():
+            mean, _ = model(held_out.obs, held_out.actions)  # (1, networks, rows, obs + 1)
+            next_obs, rewards = model.to_transition(held_out.obs, mean[:, model.elites[0]])
+        errors = torch.cat([next_obs - held_out.next_obs, (rewards - held_out.rewards)[..., None]], -1)
+        real = torch.cat([held_out.next_obs - held_out.obs, held_out.rewards[..., None]], -1)
+        r2 = (1 - errors.square().mean((0, 1, 2)) / real.var((0, 1, 2))).tolist()
+        line = {"data": run["script"], "seed": args.seed, "transitions": len(data.obs), "model": setting}
+        line |= {"rewarded": f"{(data.rewards > 0).mean():.4g}", "reward_r2": f"{r2[-1]:.4g}"}
+        lines.append(line | {"r2_by_number": " ".join(f"{number:.3g}" for number in r2[:-1])})
+        print(line)
+    return lines
+
+
 ROWS = {  # name: (script, further flags, changes to the script)
     "sac": (sac, "", []),
     "mbpo": (mbpo, "", []),
@@ -243,6 +275,7 @@ class Args:
     run_dir: str = "runs/oracle"  # folder with a folder per task and run
     out: str = str(ROOT / "benchmark/results/oracle")  # folder with a folder per task for the CSV
     effects: tuple[str, ...] = ()  # measure the models in these run directories; run no rows
+    fits: tuple[str, ...] = ()  # fit models to these run directories' transitions; run no rows
     list: bool = False  # print the rows, run nothing
 
 
@@ -265,13 +298,16 @@ def main(args):
     if args.task not in TASKS:
         plots.fail(f"--task {args.task}: there is no such task, but {', '.join(TASKS)}")
     folder = Path(args.out) / args.task
-    if args.effects:
-        lines = [line for run_dir in args.effects for line in action_effects(run_dir, args.task)]
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "effects.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, lines[0], lineterminator="\n")
-            writer.writeheader()
-            return writer.writerows(lines)
+    for name, run_dirs, measure in (("effects", args.effects, action_effects), ("fits", args.fits, fits)):
+        lines = [line for run_dir in run_dirs for line in measure(run_dir, args.task)]
+        if lines:
+            folder.mkdir(parents=True, exist_ok=True)
+            with open(folder / f"{name}.csv", "w", newline="") as file:
+                writer = csv.DictWriter(file, lines[0], lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(lines)
+    if args.effects or args.fits:
+        return
     for name in args.rows:
         if name not in ROWS:
             plots.fail(f"--rows {name}: there is no such row, but {', '.join(ROWS)}")

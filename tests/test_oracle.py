@@ -2,6 +2,7 @@
 
 import csv
 import re
+from functools import partial
 
 import numpy as np
 import oracle
@@ -174,6 +175,49 @@ def test_effects_of_actions_are_known_by_the_truth_and_not_by_who_ignores_action
         assert float(uniform[f"{name}_sampled_effect_r2"]) < -0.01, "noise is not what the actions do"
         # What is left of the variance when the state is known is what who ignores the action can't know
         assert float(uniform[f"{name}_r2"]) < 1 - 0.5 * float(uniform[f"{name}_effect_share"])
+
+
+def test_fits_say_what_models_know_of_each_number_on_rows_held_out(tmp_path, monkeypatch, capsys):
+    small = "--total-timesteps 200 --learning-starts 200 --hidden-dim 16 --eval-episodes 1 --device cpu "
+    small += f"--utd-ratio 1 --seed 3 --env-id {CHEETAH}"
+    (run_dir,) = sac.main(sac.parse_args([*small.split(), "--run-dir", str(tmp_path)]))
+    monkeypatch.setattr(oracle, "flags_of", lambda task: f"{small} --model-hidden-dim 16")
+    monkeypatch.setattr(oracle, "fits", partial(oracle.fits, num_steps=5))
+    env, heard, seen = ftfl.make_env(CHEETAH, False), [], []
+    last = env.observation_space.shape[0] - 1
+
+    def forward(self, obs, actions):
+        """The truth, but of one number's change and of the reward their means over these rows."""
+        seen.append(obs)
+        heard.append((self.normalize, self.direct))
+        flat = (x.flatten(0, 2).double().numpy() for x in (obs, actions))
+        next_obs, rewards = (torch.as_tensor(x).float() for x in oracle.true_step(env, *flat))
+        next_obs = next_obs.view_as(obs)
+        next_obs[..., last] = obs[..., last] + (next_obs - obs)[..., last].mean()
+        rewards = rewards.mean().expand(obs.shape[:-1])
+        targets = self.targets(ftfl.Batch(obs, actions, rewards, next_obs, None))
+        targets = targets.expand(1, 7, *targets.shape[2:]) + 0 * self.net[0].bias.sum()
+        return targets, torch.zeros_like(targets)
+
+    monkeypatch.setattr(ftfl.Ensemble, "forward", forward)
+    monkeypatch.setattr(ftfl.Ensemble, "update", lambda self, batch: {"model/nll": torch.zeros(1, 7)})
+    oracle.main(oracle.Args(fits=(str(run_dir),), out=str(tmp_path / "out")))
+    with open(tmp_path / "out/cheetah-run/fits.csv") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["model"] for line in lines] == ["mbpo", "tun", "ftfl"]
+    assert list(dict.fromkeys(heard)) == [(False, False), (True, False), (True, True)]
+    data, *_ = oracle.model_study.read_buffer(run_dir)
+    held_out = torch.as_tensor(data.obs)[ftfl.split_rows(make_args(ftfl, seed=3), 200)[1][0]]
+    assert torch.equal(seen[-1][0, 0], held_out) and len(held_out) == 40
+    for line in lines:
+        assert (line["data"], line["seed"], line["transitions"]) == ("sac", "3", "200")
+        assert float(line["rewarded"]) == pytest.approx((data.rewards > 0).mean(), abs=1e-3)
+        *others, number = [float(x) for x in line["r2_by_number"].split()]
+        assert others == pytest.approx([1] * 16, abs=1e-3)
+        assert [number, float(line["reward_r2"])] == pytest.approx([0, 0], abs=0.03), "a mean knows nothing"
+    with pytest.raises(SystemExit):
+        oracle.main(oracle.Args(fits=(str(run_dir),), task="finger-spin"))
+    assert "it must be a run on finger-spin (--task)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task, steps", [("cheetah-run", 12_500), ("finger-spin", 25_000)])
