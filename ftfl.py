@@ -111,7 +111,7 @@ class ModelArgs:  # the learned model, and what it imagines
     learned_logvar_bounds: bool = False  # learn the bounds of the log-variance, as PETS and Janner et al. do
     real_ratio: float = 0.05  # share of real transitions in a batch; with 1 there is no model: this is sac.py
     rollouts_per_step: int = 400  # imagined trajectories per environment step
-    rollout_schedule: str = "1:1:0:1"  # START:END:FROM:TO: START until step FROM, END from TO on, else linear
+    rollout_schedule: str = "1:1:0:1"  # START:END:FROM:TO: length START to step FROM, linear to END at TO
     synthetic_buffer_size: int = 1_000_000  # imagined transitions kept; the oldest are overwritten
 
 
@@ -198,7 +198,7 @@ class Adam(nn.Module):
 
 # ---------------------------------------- Buffer
 # Transitions: obs and next_obs (seeds, ..., batch, obs), actions (seeds, ..., batch, act), rewards and
-# terminations (seeds, ..., batch); a termination is 1 for a true terminal state, else 0, at a time limit, too
+# terminations (seeds, ..., batch); a termination is 1 at a true terminal state, else 0, also at a time limit
 Batch = namedtuple("Batch", "obs actions rewards next_obs terminations")
 
 
@@ -265,7 +265,7 @@ class Ensemble(nn.Module):
         self.register_buffer("input_mean", torch.zeros(args.num_seeds, 1, 1, in_dim))
         self.register_buffer("input_std", torch.ones(args.num_seeds, 1, 1, in_dim))
         self.register_buffer("target_mean", torch.zeros(shape))
-        self.register_buffer("target_std", torch.ones(shape))  # 0: below STD_FLOOR so far
+        self.register_buffer("target_std", torch.ones(shape))  # 0 where below STD_FLOOR
         self.register_buffer("elites", torch.arange(args.num_elites).repeat(args.num_seeds, 1))
         self.normalize, self.direct = args.target_normalization, args.next_state_prediction == "direct"
         params = [layer.weight for layer in self.net[::2]] + [layer.bias for layer in self.net[::2]]

@@ -154,7 +154,7 @@ class Adam(nn.Module):
 
 # ---------------------------------------- Buffer
 # Transitions: obs and next_obs (seeds, ..., batch, obs), actions (seeds, ..., batch, act), rewards and
-# terminations (seeds, ..., batch); a termination is 1 for a true terminal state, else 0, at a time limit, too
+# terminations (seeds, ..., batch); a termination is 1 at a true terminal state, else 0, also at a time limit
 Batch = namedtuple("Batch", "obs actions rewards next_obs terminations")
 
 

@@ -402,18 +402,38 @@ def grid_table():
 
 
 def grid_model_table():
-    """A line per task: the model's reward R2 on its holdout, and the mean imagined reward over the real one,
-    both as means over the last 2,500 steps, each seed's; a dash if no reward is among the real ones."""
-    heads = [f"{text}: {name}" for text in ("reward R2", "imagined / real reward") for name in plots.SWITCHES]
+    """A line per task: the model's reward R2 on its holdout, the mean imagined reward over the real one, and
+    the next-state R2, as means over the last 2,500 steps, each seed's; a dash if no reward is among the real
+    ones."""
+    heads = ("reward R2", "imagined / real reward", "next-state R2")
+    heads = [f"{text}: {name}" for text in heads for name in plots.SWITCHES]
     lines = ["| task | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
     for task, found in read_grid().items():
-        r2 = [[late(run, "model/reward_r2") for run in found.get(name, [])] for name in plots.SWITCHES]
+        r2, next_r2 = (
+            [[late(run, f"model/{tag}_r2") for run in found.get(name, [])] for name in plots.SWITCHES]
+            for tag in ("reward", "next_state")
+        )
         imagined, real = (
             [np.array([late(run, tag) for run in found.get(name, [])]) for name in plots.SWITCHES]
             for tag in ("rewards/synthetic", "rewards/real")
         )
         ratio = [x / np.where(y == 0, np.nan, y) for x, y in zip(imagined, real)]
-        lines.append(f"| {task} | {' | '.join(map(row_of, r2 + ratio))} |")
+        lines.append(f"| {task} | {' | '.join(map(row_of, r2 + ratio + next_r2))} |")
+    return "\n".join(lines)
+
+
+def grid_critics_table():
+    """A line per task: what the critics say at the first states of the last two evaluations, and the
+    discounted rewards that are obtained from there, each seed's."""
+    heads = [f"{text}: {name}" for text in ("Q", "obtained") for name in GRID_ALGORITHMS]
+    lines = ["| task | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
+    for task, found in read_grid().items():
+        cells = [
+            row_of([run.scalars[tag][1][-2:].mean() for run in found.get(name, [])])
+            for tag in ("eval/q_start", "eval/discounted_return")
+            for name in GRID_ALGORITHMS
+        ]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -700,7 +720,12 @@ def draw_studies():
 TABLES = {"critics": critics_table, "forces": forces_table, "walk": walk_table}
 TABLES |= {"landings": landings_table, "sb3": sb3_table}
 TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table, "widths": widths_table}
-TABLES |= {"pilots": pilots_table, "grid": grid_table, "grid_model": grid_model_table}
+TABLES |= {
+    "pilots": pilots_table,
+    "grid": grid_table,
+    "grid_model": grid_model_table,
+    "grid_critics": grid_critics_table,
+}
 TABLES |= {"grid_rewards": grid_rewards_table, "grid_landings": grid_landings_table}
 TABLES |= {"cheetah": cheetah_table, "effects": effects_table, "finger": finger_table}
 TABLES |= {"studies": studies_table, "crossing": crossing_table, "follows": follows_table}

@@ -229,8 +229,8 @@ def test_what_page_and_readme_say_of_models_on_quadruped_walk_is_in_the_results(
     right = between(ratio_at["FTFL"][7.5] + ratio_at["TUN only"][7.5])
     assert f"TUN's imagine {right} of it at that step" in text
     early = f"imagines {between(ratio_at['MBPO'][5])} of the real mean reward at first, "
-    early += f"{between(ratio_at['MBPO'][7.5])} at 7,500 steps (FTFL's {between(ratio_at['FTFL'][7.5])}), "
-    early += f"and {between(ratio_at['MBPO'][12.5])} at 12,500."
+    early += f"{between(ratio_at['MBPO'][7.5])} at 7,500 steps (FTFL's {between(ratio_at['FTFL'][7.5])}; "
+    early += f"a step chosen afterwards), and {between(ratio_at['MBPO'][12.5])} at 12,500."
     assert early in readme
     r2, ratio, next_state_r2 = {}, {}, {}
     for name in ("MBPO", "TUN only", "FTFL"):
@@ -345,7 +345,7 @@ def test_what_page_and_readme_say_of_the_simulator_on_finger_spin_is_in_the_resu
     assert (rewards > 100).sum() == 2 and rewards.min() > 5 * of_mbpo.max()
     assert (oracle > 2 * rewards).all(), "more than twice as much"
     said = [" and ".join(figures.row_of(x).rsplit(", ", 1)) for x in (rewards, oracle)]
-    assert "MBPO earns {}, with its next states as well {}:".format(*said) in readme
+    assert "MBPO earns {}, with its next states as well {}.".format(*said) in readme
     known = {name: figures.spinner_r2(name) for name in ("MBPO", "TUN only", "FTFL")}
     said = "R2 is {} for MBPO's, {} for TUN only's, {} for FTFL's.".format(*map(between, known.values()))
     assert said in text and [len(x) for x in known.values()] == [3, 3, 3]
@@ -383,6 +383,36 @@ def test_what_the_page_says_of_walker_stand_is_in_the_results():
     assert f"both imagine {between(ratio['MBPO'] + ratio['FTFL'])} of the real mean reward." in text
 
 
+def test_what_page_and_readme_say_of_next_states_and_critics_in_the_grid_is_in_the_results():
+    text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
+    runs = figures.read_grid(("grid_longer",))["quadruped-walk, 25,000 steps"]
+    late = {name: [figures.late(run, "model/next_state_r2") for run in runs[name]] for name in runs}
+    known = [between(late[name]) for name in ("TUN only", "FTFL")]
+    assert (
+        "after 162,000 steps (R² {}, FTFL's {}), where MBPO's model is ahead of both".format(*known) in readme
+    )
+    assert min(late["MBPO"]) > max(late["TUN only"]) and min(late["TUN only"]) > max(late["FTFL"])
+    for task in ("finger-spin", "cheetah-run", "walker-stand", "quadruped-walk"):
+        next_r2 = late_values(task, "model/next_state_r2")
+        assert (np.array(next_r2["MBPO"]) > next_r2["FTFL"]).all() and len(next_r2["MBPO"]) == 3
+    assert "in every seed on all four tasks of DMC" in readme and "in every seed on all four tasks" in text
+
+    lines = [line.strip("| ").split(" | ") for line in figures.grid_critics_table().splitlines()[2:]]
+    below = []
+    for task, *cells in lines:
+        q, obtained = (dict(zip(figures.GRID_ALGORITHMS, cells[i:])) for i in (0, 5))
+        q, obtained = (np.array(x["MBPO"].split(", "), float) for x in (q, obtained))
+        below += [task] if (q < obtained).any() else []
+    assert (
+        below == ["InvertedPendulum"]
+        and "MBPO's Q is below what is obtained on InvertedPendulum only" in text
+    )
+    ahead = [
+        task for task in figures.read_grid() if verdicts(task)["MBPO"][1] in (["ahead)"], ["**ahead**)"])
+    ]
+    assert not ahead and "It is ahead nowhere, so that a model pays off has not been seen" in text
+
+
 def test_what_page_and_readme_say_of_gym_is_in_the_results():
     text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
     names = ("SAC", "MBPO", "FTFL")
@@ -395,7 +425,7 @@ def test_what_page_and_readme_say_of_gym_is_in_the_results():
     found = figures.read_grid(("grid",))["Hopper"]
     of_sac, of_mbpo, of_ftfl = (figures.scores(found[name]) for name in names)
     assert f"MBPO is ({between(of_mbpo, 0)} where SAC earns {between(of_sac, 0)}), and FTFL is" in readme
-    assert f"ahead ({between(of_ftfl, 0)}, a median of {np.median(of_ftfl):.0f})." in readme
+    assert f"and FTFL is ahead by its median ({between(of_ftfl, 0)};" in readme
     r2, next_r2 = (late_values("Hopper", f"model/{x}_r2") for x in ("reward", "next_state"))
     ratio = late_values("Hopper", "rewards/synthetic", lambda run: figures.late(run, "rewards/real"))
     known = [between(x["MBPO"] + x["FTFL"]) for x in (r2, next_r2, ratio)]
@@ -415,8 +445,12 @@ def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
     assert f"good (reward R² {between(r2['MBPO'] + r2['FTFL'])})" in readme
     of_sac, *others = (np.array(said[name][0].split(", "), float) for name in ("SAC", "MBPO", "FTFL"))
     others = between(np.concatenate(others), 0)
-    assert f"MBPO and FTFL earn {others} where SAC earns {between(of_sac, 0)}." in readme
-    simulated = figures.cheetah_scores(figures.read_oracle()["true-states"])[0]
+    assert f"MBPO and FTFL earn {others} where SAC earns {between(of_sac, 0)} (in" in readme
+    both = {name: figures.cheetah_scores(runs) for name, runs in figures.read_oracle().items()}
+    trained = [between(both[name][1], 0) for name in ("mbpo", "sac")]
+    assert "(in the last two training episodes MBPO {}, SAC {})".format(*trained) in readme
+    assert f"with its rewards as well {between(both['oracle'][0], 0)}, still behind SAC;" in readme
+    simulated = both["true-states"][0]
     (row,) = [x for x in figures.cheetah_table().splitlines() if x.startswith("| true-states |")]
     closed = f"MBPO earns {between(simulated, 0)}, which closes {row.split(' | ')[2]} of the gap between"
     assert closed in readme and np.median(simulated) < of_sac.min()  # "as well" behind SAC, says the page
@@ -450,9 +484,9 @@ def test_what_the_page_says_of_cheetah_run_s_rows_is_in_the_results():
         name: [float(x.removesuffix(" %")) for x in rest[1::2] if x != "-"] for name, rest in of.items()
     }
     assert np.median(both["oracle"][0]) < both["sac"][0].min() and closed["oracle"][1] > 100
-    assert (
-        f"as predicted, but closes {of['oracle'][1]} of the gap, and all of it by training episodes." in text
-    )
+    shares = "`oracle` closes {} of the gap, and all of it by training episodes, `real-actions` {} and {} %."
+    found = [of["oracle"][1], *(x.removesuffix(" %") for x in of["real-actions"][1::2])]
+    assert shares.format(*found) in text
     assert closed["true-states"][1] > 100 and closed["true-rewards"][1] < 0
     shares = (
         f"`true-states` closes {of['true-states'][1]} of the gap and `true-rewards` {of['true-rewards'][1]},"
@@ -653,8 +687,9 @@ def test_what_page_and_readme_say_of_the_bounds_of_the_variance_is_in_the_result
     next_r2 = [between(fits[name]["next_state_r2"][:, -1], 3) for name in ("mbpo-bounds", "mbpo", "ftfl")]
     assert "(R2 {} at the end, with ours {}; FTFL's {})".format(*next_r2) in text
     assert learned["next_state_r2"][:, -1].min() > fits["mbpo"]["next_state_r2"][:, -1].max()
-    assert f"with wide ones the mean is {of_real} of the real one, with learned ones right on average" in text
-    assert f"of 1.3, the imagined mean is {of_real} of the real one over" in readme
+    assert f"with wide ones the mean is, on average over the fit, {of_real} of the real one, with" in text
+    single = between(ratio["mbpo-cap"].flatten())
+    assert f"mean is {of_real} of the real one on average over the fit ({single} at single steps)" in readme
     assert f"its R² is {at_end['mbpo-bounds']} at the end, above FTFL's {at_end['ftfl']}." in readme
 
 
@@ -788,13 +823,27 @@ def test_the_grids_models_are_those_of_the_last_2500_steps(tmp_path, monkeypatch
     for script, seed, imagined in (("mbpo", 1, 1), ("ftfl", 1, 2), ("ftfl", 2, 4)):
         values = {"model/reward_r2": (-9, 0.1 * seed, 0.2, 0.3), "rewards/real": (9, 1, 2, 3)}
         values |= {plots.RETURN: (0, 0, 0, 0), "rewards/synthetic": (99, imagined, imagined, imagined)}
+        values |= {"model/next_state_r2": (9, 0.3, 0.4, 0.2 + 0.3 * seed)}
         made_up_run(tmp_path / "grid", script, seed, values)
     (line,) = figures.grid_model_table().splitlines()[2:]
-    assert line == "| cheetah-run | 0.2 | - | - | 0.2, 0.233 | 0.5 | - | - | 1, 2 |"
+    assert line == (
+        "| cheetah-run | 0.2 | - | - | 0.2, 0.233 | 0.5 | - | - | 1, 2 | 0.4 | - | - | 0.4, 0.5 |"
+    )
     values = {name: x + x[-1:] for name, x in values.items()}
     made_up_run(tmp_path / "grid_longer", "ftfl", 2, values, (1_000, 2_000, 3_000, 4_000, 8_000))
     first, longer = figures.grid_model_table().splitlines()[2:]
-    assert first == line and longer == "| cheetah-run, 25,000 steps | - | - | - | 0.3 | - | - | - | 1.33 |"
+    assert first == line and longer == (
+        "| cheetah-run, 25,000 steps | - | - | - | 0.3 | - | - | - | 1.33 | - | - | - | 0.8 |"
+    )
+
+
+def test_the_grids_critics_are_those_of_the_last_two_evaluations(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    for script, seed, q in (("sac", 1, 7), ("ftfl", 1, 20), ("ftfl", 2, 40)):
+        values = {plots.RETURN: (0, 0, 0, 0), "eval/q_start": (99, 99, q, q + 1)}
+        made_up_run(tmp_path / "grid", script, seed, values | {"eval/discounted_return": (9, 9, 1, 0)})
+    (line,) = figures.grid_critics_table().splitlines()[2:]
+    assert line == "| cheetah-run | 7.5 | - | - | - | 20.5, 40.5 | 0.5 | - | - | - | 0.5, 0.5 |"
 
 
 def test_finger_spin_s_rows_say_when_an_evaluation_first_earned_more_than_100(tmp_path, monkeypatch):
@@ -828,7 +877,7 @@ def test_a_model_that_saw_no_reward_has_a_dash_among_the_seeds(tmp_path, monkeyp
         )
         made_up_run(tmp_path / "grid", "mbpo", seed, values)
     (line,) = figures.grid_model_table().splitlines()[2:]
-    assert line == "| cheetah-run | 0.1, - | - | - | - | 0.5, - | - | - | - |"
+    assert line == "| cheetah-run | 0.1, - | - | - | - | 0.5, - | - | - | - | -, - | - | - | - |"
 
 
 def test_rewards_of_quadruped_walk_are_those_of_the_steps_that_the_table_names(tmp_path, monkeypatch):
