@@ -2,6 +2,7 @@
 right, every check passes; typical wrong answers get a hint that names the mistake."""
 
 import ast
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -11,11 +12,13 @@ import types
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 
 COURSEWORK = ROOT / "coursework"
 sys.path.insert(0, str(COURSEWORK))
 import blank  # noqa: E402
+import check as check_script  # noqa: E402
 import make_data  # noqa: E402
 import variants  # noqa: E402
 from checks import common  # noqa: E402
@@ -103,8 +106,15 @@ def test_blanked_all_checks_fail_and_with_the_real_bodies_all_pass(tmp_path):
     results = json.loads((out / "results.json").read_text())
     assert len(results["tests"]) == len(lines) - 1
     for test in results["tests"]:
-        assert test.keys() == {"name", "score", "max_score", "output"}
+        assert test.keys() == {"name", "score", "max_score", "output", "visibility"}
         assert test["score"] == test["max_score"] == 1 and test["output"] == "ok"
+
+
+def test_on_gradescope_hidden_checks_show_when_the_grades_do():
+    results = [({"number": n, "what": "it works"}, wrong) for n, wrong in (("5a", ""), ("5h", "it does not"))]
+    seen, hidden = check_script.gradescope(results)["tests"]
+    assert (seen["score"], seen["visibility"]) == (1, "visible")
+    assert (hidden["score"], hidden["visibility"]) == (0, "after_published")
 
 
 def test_loops_exceptions_exits_and_crashes_are_lines(tmp_path):
@@ -575,6 +585,29 @@ def test_the_model_study_runs_in_the_students_folder(tmp_path):
     assert "benchmark/" not in (out / "model_study.py").read_text()
 
 
+def test_experiments_need_no_later_exercise(monkeypatch):
+    """What noise, leak and horizon do with the model, where exercises 5 and 6 are not yet written."""
+    later = {n: place.split(":")[1] for n, place in blank.EXERCISES.items() if n[0] in "56"}
+    load("ftfl", blank.blank(REAL["ftfl"], later), monkeypatch)
+    load("toy", REAL["toy"], monkeypatch)
+    import toy
+
+    import ftfl
+
+    args = ftfl.Args(ensemble_size=2, num_elites=1, model_hidden_dim=8, rollouts_per_step=10)
+    args = dataclasses.replace(args, model_train_steps=3, model_batch_size=8)
+    model, imagined = toy.raw_ensemble(3, 1, args), ftfl.ReplayBuffer(1, 10, 3, 1)
+    obs, actions = torch.randn(50, 3), torch.zeros(50, 1)
+    buffer = toy.make_buffer(ftfl.Batch(obs, actions, obs[:, 0], 2 * obs, torch.zeros(50)))
+    assert ftfl.train_model(model, buffer, args)["model/nll"].isfinite().all()
+    never = lambda s: torch.zeros(s.shape[:-1], dtype=torch.bool)  # noqa: E731
+    ftfl.imagine(ftfl.SAC(3, 1, args), model, buffer, imagined, never, 0, args)
+    targets = model.targets(buffer.data)[0]
+    assert torch.equal(targets, torch.cat([2 * obs, obs[:, :1]], 1)), "the next state and the reward"
+    with pytest.raises(NotImplementedError, match="exercise 6a"):
+        ftfl.Ensemble(3, 1, args).raw_targets(buffer.data)
+
+
 def test_the_handout_names_what_is_there(tmp_path):
     text = (blank.make(tmp_path / "out") / "HANDOUT.md").read_text()
     assert all(f"## Exercise {n}" in text for n in range(1, 9)) and "follow -->" not in text
@@ -584,3 +617,6 @@ def test_the_handout_names_what_is_there(tmp_path):
         assert f"**{number}**" in text and place.split(":")[1].split(".")[-1] in text
     for experiment in ("noise", "mismatch", "leak", "horizon", "tun"):
         assert f"python toy.py {experiment}" in text
+    logged = (tmp_path / "out/LOGS.md").read_text()
+    assert logged.startswith("# What is logged") and "| model/next_state_r2 | per dimension" in logged
+    assert "LOGS.md" in text and "README" not in text, "a student has no README"
