@@ -5,12 +5,12 @@
     python benchmark/sweep.py --preset paper --address auto       # on the Ray cluster that this machine is in
     python benchmark/sweep.py --algos sac ftfl --tasks Hopper-v5 --seeds 1 2 3 -- --utd-ratio 4
 
-A run is one command of one script, and has a folder of its own, RUN_DIR/ALGO/TASK/seedK: in it are the
-script's run directory, its output (log.txt) and a lock. What stands after -- goes to the scripts; sac.py gets
-none of the model's flags. Whatever stopped a sweep, start it again by the same command: complete runs are
-skipped, others go on from their checkpoint. A run that fails is tried twice more, and the others go on. The
-exit code is 1 if a run failed, 2 for a mistake in the flags, 128 + n after signal n: all runs then leave a
-checkpoint first.
+A run is one command of one script, and has a folder of its own, RUN_DIR/ALGO/TASK/seedK (RUN_DIR is
+runs/PRESET, if --run-dir does not say otherwise): in it are the script's run directory, its output (log.txt)
+and a lock. What stands after -- goes to the scripts; sac.py gets none of the model's flags. The longest runs
+begin first. Whatever stopped a sweep, start it again by the same command: complete runs are skipped, others
+go on from their checkpoint. A run that fails is tried twice more, and the others go on. The exit code is 1 if
+a run failed, 2 for a mistake in the flags, 128 + n after signal n: all runs then leave a checkpoint first.
 """
 
 import fcntl
@@ -112,7 +112,7 @@ class Args:
     tasks: tuple[str, ...] = ()  # the scripts' --env-id
     seeds: tuple[int, ...] = ()  # which seeds
     num_seeds: int = 1  # seeds side by side in one process; on a GPU, take all
-    run_dir: str = "runs/sweep"  # folder of all runs; on a cluster, one that all nodes share
+    run_dir: str = ""  # folder of all runs, by default runs/PRESET; on a cluster, one that all nodes share
     address: str = ""  # of a Ray cluster (auto: the one this machine is in); by default this machine alone
     cpus: float = 1  # cores per run
     gpus: float = 0  # GPUs per run, 0.5 for two runs on one; with 0 the runs stay on the CPU
@@ -141,6 +141,10 @@ def split_flags(text):
         else:
             values.append(word)
     return flags
+
+
+def run_dir_of(args):
+    return Path(args.run_dir or f"runs/{args.preset or 'sweep'}").resolve()
 
 
 def plan(args, passed=()):
@@ -186,24 +190,34 @@ def plan(args, passed=()):
                 name = f"{algo}/{here.env_id.replace('/', '-')}/{seed}"
                 words_of = ["--env-id", here.env_id, "--seed", str(group[0]), "--num-seeds", str(n), *words]
                 of = asdict(replace(parsed, env_id=here.env_id, seed=group[0], num_seeds=n))
-                folder = Path(args.run_dir).resolve() / name
-                runs.append(Run(name, folder, script.__name__, words_of, of))
-    for run in runs:
-        refuse_other_flags(run)
+                runs.append(Run(name, run_dir_of(args) / name, script.__name__, words_of, of))
+    for run in {run.folder.parent: run for run in runs}.values():
+        refuse_other_flags(run, run_dir_of(args))
     return runs
 
 
-def refuse_other_flags(run):
-    """A folder has runs of the same flags only: else a plot would mix them."""
-    for path in run.folder.parent.glob("*/*/args.json"):
+def own_flags(algo):
+    """The names of the flags that make an algorithm what it is."""
+    return {re.sub("^--(no-)?", "", flag).replace("-", "_") for flag in split_flags(ALGOS[algo][1])}
+
+
+def refuse_other_flags(run, run_dir):
+    """A folder has runs of a task with the same flags only: else a figure would compare what differs in more
+    than the algorithm."""
+    algo, task, _ = run.name.split("/")
+    for path in run_dir.glob(f"*/{task}/*/*/args.json"):
+        other = path.relative_to(run_dir).parts[0]
         try:
             there = json.loads(path.read_text())
         except json.JSONDecodeError:
             continue  # killed while it was written
-        for name, value in run.flags.items():
-            if name not in MAY_CHANGE | {"seed"} and there.get(name) != value:
-                flag, other = f"--{name.replace('_', '-')}", there.get(name)
-                ftfl.fail(f"{flag} is {value}, but was {other} in {path.parent}: name another --run-dir")
+        if other not in ALGOS:
+            continue
+        names = run.flags.keys() if other == algo else run.flags.keys() & there.keys()
+        for name in sorted(names - MAY_CHANGE - {"seed"} - own_flags(algo) - own_flags(other)):
+            if there.get(name) != run.flags[name]:
+                flag, was = f"{algo}'s --{name.replace('_', '-')} is {run.flags[name]}", there.get(name)
+                ftfl.fail(f"{flag}, but was {was} in {path.parent}: name another --run-dir")
 
 
 def seconds(run):
@@ -305,8 +319,8 @@ def end_of_log(run, size=2000):
 
 # ---------------------------------------- The sweep
 def share_done(run):
-    """Of a run that is not complete, from its progress bar."""
-    bars = re.findall(r" (\d+)/(\d+) \[", end_of_log(run))
+    """Of a run that is not complete, from its progress bar. The model's trainings have one, too."""
+    bars = re.findall(r" (\d+)/(\d+) \[", re.sub(r"model: [^\n]*", "", end_of_log(run, 20_000)))
     return int(bars[-1][0]) / int(bars[-1][1]) if bars else 0
 
 
@@ -361,17 +375,18 @@ def dry_run(runs):
     print(f"# {len(wanted)} runs, and {len(runs) - len(wanted)} that are complete")
     print(f"# {hours:,.1f} core-hours by the rates in benchmark/sweep.py")
     print(f"# {hours / cores / 24:,.1f} days on the {cores} cores of this machine")
+    print(f"# {max(map(seconds, wanted), default=0) / 3600:,.1f} hours at least: what the longest run takes")
 
 
 def main(args, passed=()):
-    runs = plan(args, passed)
+    runs = sorted(plan(args, passed), key=seconds, reverse=True)  # else few cores have the long ones last
     if args.dry_run:
         return dry_run(runs)
     done, failed, signals = {run.name for run in runs if is_complete(run)}, {}, []
     try:
-        Path(args.run_dir).mkdir(parents=True, exist_ok=True)
+        run_dir_of(args).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        ftfl.fail(f"--run-dir {args.run_dir} can't be written to: {error}")
+        ftfl.fail(f"--run-dir {run_dir_of(args)} can't be written to: {error}")
     before, began, due = work_done(runs, done), time.time(), 0
     ray = connect(args)
     for number in (signal.SIGTERM, signal.SIGINT):  # a second one ends the sweep at once
@@ -398,7 +413,7 @@ def main(args, passed=()):
             show(runs, done, failed, time.time() - began, before)
             due = time.time() + 60
     if signals and refs:
-        print(f"stopped by a signal: waiting for the checkpoints of {len(refs)} runs", flush=True)
+        print("stopped by a signal: waiting for the checkpoints of what is running", flush=True)
         for ref in refs:
             ray.cancel(ref)
         ray.wait(list(refs), num_returns=len(refs))

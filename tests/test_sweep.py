@@ -150,14 +150,31 @@ def test_a_folder_with_runs_of_other_flags_is_refused(tmp_path, capsys):
     passed = "--total-timesteps 600000 --checkpoint-interval 7".split()
     plan(tmp_path, *passed, algos=("sac",), tasks=(TASK,), seeds=(1, 2))
     for flags, passed, named in [
-        ({"seeds": (1,)}, ["--utd-ratio", "3"], "--utd-ratio is 3, but was 20"),
-        ({"seeds": (1, 2), "num_seeds": 2}, [], "--num-seeds is 2, but was 1"),
+        ({"seeds": (1,)}, ["--utd-ratio", "3"], "sac's --utd-ratio is 3, but was 20"),
+        ({"seeds": (1, 2), "num_seeds": 2}, [], "sac's --num-seeds is 2, but was 1"),
     ]:
         with pytest.raises(SystemExit):
             plan(tmp_path, *passed, algos=("sac",), tasks=(TASK,), **flags)
         assert named in capsys.readouterr().err
+    others = {"algos": ("ftfl", "tun", "tuned"), "tasks": (TASK,), "seeds": (1,)}
+    plan(tmp_path, *passed, **others)  # their model's flags are others than SAC's, which has none
+    with pytest.raises(SystemExit):
+        plan(tmp_path, *passed, "--critic-layer-norm", **others)
+    assert "ftfl's --critic-layer-norm is True, but was False" in capsys.readouterr().err
+    plan(tmp_path, "--critic-layer-norm", **others | {"tasks": ("Hopper-v5",)})  # no figure has both
+    (tuned,) = plan(tmp_path, *passed, **others | {"algos": ("tuned",)})
+    (tuned.folder / "there").mkdir(parents=True)
+    (tuned.folder / "there/args.json").write_text(sweep.json.dumps(tuned.flags))
+    plan(tmp_path, *passed, **others)  # 400 wide is what makes it "tuned"
     (folder / "args.json").write_text("")  # killed while it was written
+    (tuned.folder / "there/args.json").unlink()
     plan(tmp_path, "--utd-ratio", "3", algos=("sac",), tasks=(TASK,), seeds=(1,))
+
+
+def test_the_folder_is_named_by_the_preset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for flags, folder in (({"preset": "smoke"}, "smoke"), (GOOD, "sweep"), (GOOD | {"run_dir": "x"}, "../x")):
+        assert sweep.plan(sweep.Args(**flags))[0].folder.parents[2] == (tmp_path / "runs" / folder).resolve()
 
 
 def test_the_estimate(tmp_path, monkeypatch):
@@ -196,8 +213,18 @@ def test_dry_run_prints_what_is_left_and_what_it_costs(tmp_path, capsys):
     assert commands == [sweep.command(second), sweep.command(third)]
     assert commands[0][-2:] == ["--resume", str(run_dir)]
     assert commands[1][-2:] == ["--run-dir", str(third.folder)]
-    assert lines[-3] == "# 2 runs, and 1 that are complete"
-    assert f"{2 * sweep.seconds(first) / 3600:,.1f} core-hours" in lines[-2]
+    assert lines[-4] == "# 2 runs, and 1 that are complete"
+    assert f"{2 * sweep.seconds(first) / 3600:,.1f} core-hours" in lines[-3]
+    assert lines[-1].startswith(f"# {sweep.seconds(first) / 3600:,.1f} hours at least")
+
+
+def test_the_longest_runs_begin_first(tmp_path, capsys):
+    flags = {"algos": ("sac", "ftfl", "tuned"), "tasks": (TASK,), "seeds": (1, 2), "run_dir": str(tmp_path)}
+    sweep.main(sweep.Args(**flags, dry_run=True))
+    folders = [line.split("/")[-3:] for line in capsys.readouterr().out.splitlines() if line[0] != "#"]
+    assert [f"{folder[0]} {folder[2]}" for folder in folders] == [
+        f"{algo} seed{k}" for algo in ("tuned", "ftfl", "sac") for k in (1, 2)
+    ]
 
 
 # ---------------------------------------- One run
@@ -325,6 +352,9 @@ def test_the_share_done_is_that_of_the_last_progress_bar(fake):
         "sac:  1%| | 10/1000 [00:01<00:02]\rsac: 25%|# | 250/1000 [00:02<00:06, 1s/step]"
     )
     assert sweep.share_done(run) == 0.25
+    with open(run.folder / "log.txt", "a") as log:
+        print("\rmodel:  80%|8 | 1600/2000 [00:09<00:02]" * 100, file=log)
+    assert sweep.share_done(run) == 0.25, "a training of the model is no share of the run"
 
 
 def test_a_folder_that_cannot_be_made_is_one_line():
