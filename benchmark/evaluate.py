@@ -4,8 +4,9 @@
     python benchmark/evaluate.py runs/Hopper-v5__sac__1__... --video   # and films an episode per seed
 
 RUN is the directory with checkpoint.pt: of seeds trained side by side the first one's, and all of them play.
-The episodes are played as in training, with the mean action. --seed and the run's last step decide them: with
-the run's own --seed and --eval-episodes they are those of its last evaluation.
+The episodes are played as in a run's evaluations, with the mean action. --seed and the step of the checkpoint
+decide them: with the run's --seed, and its --eval-episodes as --episodes, they are those of the evaluation at
+that step, if there was one.
 """
 
 import os
