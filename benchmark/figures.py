@@ -521,9 +521,9 @@ def cheetah_table():
     return "\n".join(lines)
 
 
-def read_effects(task="cheetah-run"):
-    """The lines of `benchmark/oracle.py --effects`, [{column: text}]; none if they are not there."""
-    path = RESULTS / "oracle" / task / "effects.csv"
+def read_effects(task="cheetah-run", name="effects"):
+    """The lines of `oracle.py --effects` or --fits, [{column: text}]; none if they are not there."""
+    path = RESULTS / "oracle" / task / f"{name}.csv"
     if not path.exists():
         return []
     with open(path, newline="") as file:
@@ -536,6 +536,25 @@ def spinner_r2(algorithm):
         x for x in read_effects("finger-spin") if (x["algorithm"], x["actions"]) == (algorithm, "policy")
     ]
     return [float(line["r2_by_number"].split()[-1]) for line in lines]
+
+
+def finger_fits_table():
+    """A line per data and model of the new fits on finger-spin: each seed's share of rewarded transitions, R2
+    of the reward, and R2 of the change of the spinner's velocity."""
+    names = {"sac": "SAC", "mbpo": "MBPO", "tun": "TUN only", "ftfl": "FTFL"}
+    lines = [
+        "| transitions of | rewarded | model | reward R2 | R2 of the spinner's velocity |",
+        "|---" * 5 + "|",
+    ]
+    found = {}
+    for line in read_effects("finger-spin", "fits"):
+        found.setdefault((line["data"], line["model"]), []).append(line)
+    for (data, model), fits in sorted(found.items(), key=lambda item: list(names).index(item[0][0])):
+        rewarded = ", ".join(f"{float(line['rewarded']):.2%}" for line in fits)
+        known = [row_of([float(line["reward_r2"]) for line in fits])]
+        known.append(row_of([float(line["r2_by_number"].split()[-1]) for line in fits]))
+        lines.append(f"| {names[data]} | {rewarded} | {names[model]} | {' | '.join(known)} |")
+    return "\n".join(lines)
 
 
 def finger_table():
@@ -727,7 +746,12 @@ TABLES |= {
     "grid_critics": grid_critics_table,
 }
 TABLES |= {"grid_rewards": grid_rewards_table, "grid_landings": grid_landings_table}
-TABLES |= {"cheetah": cheetah_table, "effects": effects_table, "finger": finger_table}
+TABLES |= {
+    "cheetah": cheetah_table,
+    "effects": effects_table,
+    "finger": finger_table,
+    "finger_fits": finger_fits_table,
+}
 TABLES |= {"studies": studies_table, "crossing": crossing_table, "follows": follows_table}
 TABLES |= {"variances": variances_table}
 FIGURES = [draw_critics, draw_long, draw_landings, draw_taxonomy, draw_studies, draw_grid]

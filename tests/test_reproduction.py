@@ -349,11 +349,36 @@ def test_what_page_and_readme_say_of_the_simulator_on_finger_spin_is_in_the_resu
     known = {name: figures.spinner_r2(name) for name in ("MBPO", "TUN only", "FTFL")}
     said = "R2 is {} for MBPO's, {} for TUN only's, {} for FTFL's.".format(*map(between, known.values()))
     assert said in text and [len(x) for x in known.values()] == [3, 3, 3]
-    assert f"on which the reward hangs (R² {between(sum(known.values(), []))})." in readme
+    assert f"on which the reward hangs (R² {between(sum(known.values(), []))}). Fitted" in readme
     cheetah = [x for x in figures.read_effects() if (x["width"], x["algorithm"]) == ("100", "MBPO")]
     cheetah = [line["r2_by_number"].split() for line in cheetah if line["actions"] == "policy"]
     of_all = between(np.array(cheetah, float).flatten())
     assert f"(On cheetah-run MBPO's models have an R2 of {of_all} in each number.)" in text
+
+
+def test_what_page_and_readme_say_of_fits_on_finger_spin_is_in_the_results():
+    text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
+    reward, velocity = {}, {}
+    for line in figures.read_effects("finger-spin", "fits"):
+        key = line["data"], line["model"]
+        reward.setdefault(key, []).append(float(line["reward_r2"]))
+        velocity.setdefault(key, []).append(float(line["r2_by_number"].split()[-1]))
+    assert len(velocity) == 6 and {len(x) for x in velocity.values()} == {3}
+    for model in ("mbpo", "tun", "ftfl"):
+        assert sum(x > 0.2 for x in velocity["sac", model]) >= 2 and max(velocity["mbpo", model]) < 0.15
+        assert sum(x > 0.3 for x in reward["sac", model]) >= 2
+    assert max(reward["mbpo", "mbpo"]) < 0.1
+    said = ["{:.2f}, {:.2f} and {:.2f}".format(*velocity["sac", x]) for x in ("mbpo", "tun", "ftfl")]
+    said = "MBPO's model knows {} of what becomes of that velocity, TUN only's {}, FTFL's {};".format(*said)
+    assert said in text
+    most = max(x for model in ("mbpo", "tun", "ftfl") for x in velocity["mbpo", model])
+    assert f"on MBPO's none knows more than {most:.2f} of it" in text
+    of_mbpo, of_ftfl = between(reward["sac", "mbpo"]), between(reward["sac", "ftfl"])
+    others = between(reward["sac", "tun"] + reward["sac", "ftfl"])
+    assert f"({of_mbpo}, TUN only's and FTFL's {others})" in text
+    said = [between(velocity["sac", model]) for model in ("mbpo", "ftfl")]
+    assert "MBPO's know it ({}), FTFL's less so ({}),".format(*said) in readme
+    assert f"FTFL's know more ({of_ftfl}, MBPO's {of_mbpo});" in readme
 
 
 def verdicts(task):
@@ -877,6 +902,18 @@ def test_finger_spin_s_rows_say_when_an_evaluation_first_earned_more_than_100(tm
         "| SAC | 150 | 10,000 | - | - | - |",
         "| MBPO | 50, 0.5 | never, 7,500 | 0.15, 0.15 | 0.55, 0.55 | 0.25, -0.75 |",
         "| oracle | 600 | 15,000 | - | - | - |",
+    ]
+
+
+def test_finger_spin_s_fits_are_sorted_by_whose_data_and_model_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "RESULTS", tmp_path)
+    (tmp_path / "oracle/finger-spin").mkdir(parents=True)
+    with open(tmp_path / "oracle/finger-spin/fits.csv", "w") as file:
+        print("data,seed,model,rewarded,reward_r2,r2_by_number\nmbpo,1,tun,0.004,0.3,9 0.02", file=file)
+        print("sac,1,mbpo,0.07,0.5,9 0.6\nsac,2,mbpo,0.2,-0.1,9 0.8", file=file)
+    assert figures.finger_fits_table().splitlines()[2:] == [
+        "| SAC | 7.00%, 20.00% | MBPO | 0.5, -0.1 | 0.6, 0.8 |",
+        "| MBPO | 0.40% | TUN only | 0.3 | 0.02 |",
     ]
 
 
