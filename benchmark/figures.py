@@ -539,21 +539,24 @@ def spinner_r2(algorithm):
 
 
 def finger_fits_table():
-    """A line per data and model of the new fits on finger-spin: each seed's share of rewarded transitions, R2
-    of the reward, and R2 of the change of the spinner's velocity."""
+    """A line per data and model of the new fits on finger-spin: each seed's share of rewarded transitions
+    and of those that change the spinner's velocity, R2 of the reward, and of that change."""
     names = {"sac": "SAC", "mbpo": "MBPO", "tun": "TUN only", "ftfl": "FTFL"}
     lines = [
-        "| transitions of | rewarded | model | reward R2 | R2 of the spinner's velocity |",
-        "|---" * 5 + "|",
+        "| transitions of | rewarded | change by more than 1 rad/s | model | reward R2 | R2 of that change |",
+        "|---" * 6 + "|",
     ]
     found = {}
     for line in read_effects("finger-spin", "fits"):
         found.setdefault((line["data"], line["model"]), []).append(line)
     for (data, model), fits in sorted(found.items(), key=lambda item: list(names).index(item[0][0])):
-        rewarded = ", ".join(f"{float(line['rewarded']):.2%}" for line in fits)
-        known = [row_of([float(line["reward_r2"]) for line in fits])]
-        known.append(row_of([float(line["r2_by_number"].split()[-1]) for line in fits]))
-        lines.append(f"| {names[data]} | {rewarded} | {names[model]} | {' | '.join(known)} |")
+        shares = [[float(line["rewarded"]), float(line["changed_by_number"].split()[-1])] for line in fits]
+        rewarded, changed = (", ".join(f"{x:.2%}" for x in column) for column in zip(*shares))
+        for prefix, name in (("", names[model]), ("linear_", "linear regression")):
+            known = [row_of([float(line[f"{prefix}reward_r2"]) for line in fits])]
+            known.append(row_of([float(line[f"{prefix}r2_by_number"].split()[-1]) for line in fits]))
+            line = f"| {names[data]} | {rewarded} | {changed} | {name} | {' | '.join(known)} |"
+            lines += [line] if line not in lines else []
     return "\n".join(lines)
 
 

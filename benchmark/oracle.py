@@ -226,9 +226,23 @@ def action_effects(run_dir, task, rows=4_000):
 FITS = ("mbpo", "tun", "ftfl")  # whose models --fits fits, with 20,000 gradient steps
 
 
+def about_data(data, rows):
+    """Of transitions, without a model, {column: value}: what share has a reward, and a change s' - s of more
+    than 1, number by number; and the R2 on `rows` of a linear regression from (s, a), fitted to the rest."""
+    ones, rest = np.ones((len(data.obs), 1)), np.delete(np.arange(len(data.obs)), rows)
+    x = np.hstack([data.obs, data.actions, ones])
+    y = np.hstack([data.next_obs - data.obs, data.rewards[:, None]])
+    errors = x[rows] @ np.linalg.lstsq(x[rest], y[rest])[0] - y[rows]
+    r2 = 1 - (errors**2).mean(0) / y[rows].var(0)
+    about = {"rewarded": (data.rewards > 0).mean(), "linear_reward_r2": r2[-1]}
+    by_number = {"changed": (abs(y[:, :-1]) > 1).mean(0), "linear_r2": r2[:-1]}
+    about = {name: f"{x:.4g}" for name, x in about.items()}
+    return about | {f"{k}_by_number": " ".join(f"{x:.3g}" for x in v) for k, v in by_number.items()}
+
+
 def fits(run_dir, task, num_steps=20_000):
     """Fit new models of the laptop preset's size to all transitions of a run. Returns a line per model,
-    {column: value}: the R2 on its holdout of the reward, and of each number's change s' - s."""
+    {column: value}: the R2 on its holdout of the reward, and of each number's change s' - s; `about_data`."""
     data, env_id, full_observation = model_study.read_buffer(run_dir)
     if env_id != env_id_of(task):
         plots.fail(f"--fits {run_dir}: it must be a run on {task} (--task)")
@@ -247,9 +261,8 @@ def fits(run_dir, task, num_steps=20_000):
         real = torch.cat([held_out.next_obs - held_out.obs, held_out.rewards[..., None]], -1)
         r2 = (1 - errors.square().mean((0, 1, 2)) / real.var((0, 1, 2))).tolist()
         line = {"data": run["script"], "seed": args.seed, "transitions": len(data.obs), "model": setting}
-        line |= {"rewarded": f"{(data.rewards > 0).mean():.4g}", "reward_r2": f"{r2[-1]:.4g}"}
-        lines.append(line | {"r2_by_number": " ".join(f"{number:.3g}" for number in r2[:-1])})
-        print(line)
+        line |= {"reward_r2": f"{r2[-1]:.4g}", "r2_by_number": " ".join(f"{x:.3g}" for x in r2[:-1])}
+        lines.append(line | about_data(data, rows.numpy()))
     return lines
 
 

@@ -375,7 +375,8 @@ def dry_run(runs):
     print(f"# {len(wanted)} runs, and {len(runs) - len(wanted)} that are complete")
     print(f"# {hours:,.1f} core-hours by the rates in benchmark/sweep.py")
     print(f"# {hours / cores / 24:,.1f} days on the {cores} cores of this machine")
-    print(f"# {max(map(seconds, wanted), default=0) / 3600:,.1f} hours at least: what the longest run takes")
+    longest = max((seconds(run) * (1 - share_done(run)) for run in wanted), default=0)
+    print(f"# {longest / 3600:,.1f} hours at least: what the longest run still takes")
 
 
 def main(args, passed=()):

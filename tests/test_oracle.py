@@ -177,6 +177,20 @@ def test_effects_of_actions_are_known_by_the_truth_and_not_by_who_ignores_action
         assert float(uniform[f"{name}_r2"]) < 1 - 0.5 * float(uniform[f"{name}_effect_share"])
 
 
+def test_a_linear_regression_knows_what_is_linear_on_rows_it_was_not_fitted_to():
+    rng = np.random.default_rng(1)
+    obs, actions, noise = rng.normal(size=(400, 2)), rng.normal(size=(400, 1)), rng.normal(size=400)
+    data = ftfl.Batch(obs, actions, 3 + noise, obs + np.hstack([2 * actions, noise[:, None]]), None)
+    rows = np.arange(0, 400, 5)
+    data.rewards[rows] = 3 - 9 * obs[rows, 0]  # on these rows only
+    about = oracle.about_data(data, rows)
+    exact, unknown = (float(x) for x in about["linear_r2_by_number"].split())
+    assert exact == pytest.approx(1, abs=1e-6) and unknown == pytest.approx(0, abs=0.1)
+    assert float(about["linear_reward_r2"]) < 0.1, "what holds on the held-out rows only is not known"
+    share = (np.abs(2 * actions[:, 0]) > 1).mean()
+    assert float(about["changed_by_number"].split()[0]) == pytest.approx(share, abs=1e-3)
+
+
 def test_fits_say_what_models_know_of_each_number_on_rows_held_out(tmp_path, monkeypatch, capsys):
     small = "--total-timesteps 200 --learning-starts 200 --hidden-dim 16 --eval-episodes 1 --device cpu "
     small += f"--utd-ratio 1 --seed 3 --env-id {CHEETAH}"
@@ -212,6 +226,8 @@ def test_fits_say_what_models_know_of_each_number_on_rows_held_out(tmp_path, mon
     for line in lines:
         assert (line["data"], line["seed"], line["transitions"]) == ("sac", "3", "200")
         assert float(line["rewarded"]) == pytest.approx((data.rewards > 0).mean(), abs=1e-3)
+        changed = (np.abs(data.next_obs - data.obs) > 1).mean(0)
+        assert [float(x) for x in line["changed_by_number"].split()] == pytest.approx(changed, abs=1e-3)
         *others, number = [float(x) for x in line["r2_by_number"].split()]
         assert others == pytest.approx([1] * 16, abs=1e-3)
         assert [number, float(line["reward_r2"])] == pytest.approx([0, 0], abs=0.03), "a mean knows nothing"

@@ -216,6 +216,11 @@ def test_dry_run_prints_what_is_left_and_what_it_costs(tmp_path, capsys):
     assert lines[-4] == "# 2 runs, and 1 that are complete"
     assert f"{2 * sweep.seconds(first) / 3600:,.1f} core-hours" in lines[-3]
     assert lines[-1].startswith(f"# {sweep.seconds(first) / 3600:,.1f} hours at least")
+    for run in (second, third):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        (run.folder / "log.txt").write_text("sac: 60%|# | 60/100 [00:02<00:06, 1s/step]")
+    sweep.main(sweep.Args(**flags, dry_run=True))
+    assert f"\n# {0.4 * sweep.seconds(first) / 3600:,.1f} hours at least" in capsys.readouterr().out
 
 
 def test_the_longest_runs_begin_first(tmp_path, capsys):
