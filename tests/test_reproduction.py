@@ -399,6 +399,9 @@ def verdicts(task):
     return {name: (cell[0], cell[1:]) for name, cell in zip(figures.GRID_ALGORITHMS, cells)}
 
 
+LATE = ("model/reward_r2", "model/next_state_r2", "rewards/synthetic", "rewards/real")
+
+
 def late_values(task, tag, of=lambda run: 1):
     """{MBPO, FTFL: each seed's mean of a quantity over the last 2,500 steps, divided by `of`}."""
     runs = figures.read_grid(("grid",))[task]
@@ -499,8 +502,28 @@ def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
     assert "(FTFL's {}, {} and {})".format(*known[1]) in text
     assert f"good (reward R² {between(r2['MBPO'] + r2['FTFL'])})" in readme
     of_sac, *others = (np.array(said[name][0].split(", "), float) for name in ("SAC", "MBPO", "FTFL"))
-    others = between(np.concatenate(others), 0)
-    assert f"MBPO and FTFL earn {others} where SAC earns {between(of_sac, 0)} (in" in readme
+    single = {name: np.array(said[name][0].split(", "), float) for name in ("TUN only", "DNP only")}
+    assert all(said[name][1] == ["**behind**)"] for name in single)
+    assert single["TUN only"].min() > np.concatenate([*others, single["DNP only"]]).max()
+    scores = "TUN only scores {}, DNP only {}, both behind, too".format(*(said[name][0] for name in single))
+    assert scores in text
+    earned = [between(x, 0) for x in (np.concatenate(others), single["TUN only"], single["DNP only"])]
+    words = "MBPO and FTFL earn {}, TUN only {} (with the worst model of the reward), DNP only {}, where"
+    assert f"{words.format(*earned)} SAC earns {between(of_sac, 0)} (in" in readme
+    found = figures.read_grid(("grid",))["cheetah-run"]
+    late = {
+        name: np.array([[figures.late(run, tag) for run in found[name]] for tag in LATE])
+        for name in figures.plots.SWITCHES
+    }
+    worst, *better = [late[name] for name in ("TUN only", "MBPO", "DNP only", "FTFL")]
+    assert worst[0].max() < min(x[0].min() for x in better) and worst[1].min() > max(
+        x[1].max() for x in better
+    )
+    known = [between(worst[0]), between(worst[2] / worst[3]), between(worst[1], 3)]
+    assert (
+        "(R2 {}, and they imagine {} of the real mean) and the most of next states ({})".format(*known)
+        in text
+    )
     both = {name: figures.cheetah_scores(runs) for name, runs in figures.read_oracle().items()}
     trained = [between(both[name][1], 0) for name in ("mbpo", "sac")]
     assert "(in the last two training episodes MBPO {}, SAC {})".format(*trained) in readme
