@@ -250,9 +250,10 @@ def test_what_page_and_readme_say_of_models_on_quadruped_walk_is_in_the_results(
 def test_what_the_page_says_of_finger_spin_is_in_the_results():
     text = " ".join(PAGE.split())
     (line,) = [x for x in figures.grid_table().splitlines() if x.startswith("| finger-spin |")]
-    of_sac, of_mbpo, *_, of_ftfl = line.strip("| ").split(" | ")[1:]
+    of_sac, of_mbpo, _, of_dnp, of_ftfl = line.strip("| ").split(" | ")[1:]
     assert of_mbpo.endswith(" (**behind**)") and of_ftfl.endswith(" (**behind**)")
     assert f"SAC scores {of_sac}, MBPO {of_mbpo.split(' (')[0]}, FTFL {of_ftfl.split(' (')[0]}" in text
+    assert of_dnp.endswith(" (**behind**)") and f"DNP only scores {of_dnp[:7]}, behind (right)." in text
     found = figures.read_grid(("grid",))["finger-spin"]
     r2 = [figures.late(run, "model/reward_r2") for name in ("MBPO", "FTFL") for run in found[name]]
     assert np.isnan(r2).tolist() == [False] * 5 + [True]  # FTFL's last has seen no reward on its holdout
@@ -429,6 +430,9 @@ def test_what_page_and_readme_say_of_next_states_and_critics_in_the_grid_is_in_t
     known = [between(late[name]) for name in ("TUN only", "FTFL")]
     assert "after 162,000 gradient steps (TUN only's R² {}, FTFL's {}). MBPO's".format(*known) in readme
     assert min(late["MBPO"]) > max(late["TUN only"]) and min(late["TUN only"]) > max(late["FTFL"])
+    for task in ("finger-spin", "cheetah-run"):
+        assert all("behind" in "".join(said[1]) for name, said in verdicts(task).items() if name != "SAC")
+    assert "on finger-spin and cheetah-run all four are behind SAC;" in text
     for task in ("finger-spin", "cheetah-run", "walker-stand", "quadruped-walk"):
         next_r2 = late_values(task, "model/next_state_r2")
         assert (np.array(next_r2["MBPO"]) > next_r2["FTFL"]).all() and len(next_r2["MBPO"]) == 3
