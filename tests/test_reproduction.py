@@ -430,6 +430,18 @@ def test_what_page_and_readme_say_of_next_states_and_critics_in_the_grid_is_in_t
     known = [between(late[name]) for name in ("TUN only", "FTFL")]
     assert "after 162,000 gradient steps (TUN only's R² {}, FTFL's {}). MBPO's".format(*known) in readme
     assert min(late["MBPO"]) > max(late["TUN only"]) and min(late["TUN only"]) > max(late["FTFL"])
+    lines = [line.strip("| ").split(" | ") for line in figures.grid_landings_table().splitlines()[2:]]
+    said = {line[0]: [x for x in lines if x[:2] == [line[0], "12,500"]] for line in lines}
+    q, obtained = ({name: [float(x[k]) for x in said[name]] for name in said} for k in (8, 9))
+    one, other = q["TUN only"] + q["DNP only"], q["MBPO"] + q["FTFL"]
+    assert len(one) == len(other) == 6 and max(q["DNP only"][1:]) < 60
+    known = (
+        between(one, 0),
+        between(other, 0),
+        between(sum((obtained[x] for x in obtained if x != "SAC"), []), 0),
+    )
+    words = "say {} there with one of the two changes, and {} with none or both, where {} are then obtained"
+    assert words.format(*known) in text and "is {} and {} in".format(*q["DNP only"][1:]) in text
     for task in ("finger-spin", "cheetah-run"):
         assert all("behind" in "".join(said[1]) for name, said in verdicts(task).items() if name != "SAC")
     assert "on finger-spin and cheetah-run all four are behind SAC;" in text
