@@ -442,6 +442,14 @@ def test_what_page_and_readme_say_of_next_states_and_critics_in_the_grid_is_in_t
     )
     words = "say {} there with one of the two changes, and {} with none or both, where {} are then obtained"
     assert words.format(*known) in text and "is {} and {} in".format(*q["DNP only"][1:]) in text
+    said = verdicts("walker-stand")
+    assert [said[name][1] for name in said] == [
+        []
+    ] * 5 and "None of the four is behind SAC, none is ahead" in readme
+    scores = "TUN only scores {}, DNP only {}, neither".format(
+        *(said[x][0] for x in ("TUN only", "DNP only"))
+    )
+    assert scores in text
     for task in ("finger-spin", "cheetah-run"):
         assert all("behind" in "".join(said[1]) for name, said in verdicts(task).items() if name != "SAC")
     assert "on finger-spin and cheetah-run all four are behind SAC;" in text
