@@ -244,8 +244,6 @@ def fits(run_dir, task, num_steps=20_000):
     """Fit new models of the laptop preset's size to all transitions of a run. Returns a line per model,
     {column: value}: the R2 on its holdout of the reward, and of each number's change s' - s; `about_data`."""
     data, env_id, full_observation = model_study.read_buffer(run_dir)
-    if env_id != env_id_of(task):
-        plots.fail(f"--fits {run_dir}: it must be a run on {task} (--task)")
     run, lines = model_study.read_run(run_dir), []
     groups = model_study.observation_groups(env_id, full_observation)
     for setting in FITS:
@@ -310,6 +308,13 @@ def export(run_dir, out):
 def main(args):
     if args.task not in TASKS:
         plots.fail(f"--task {args.task}: there is no such task, but {', '.join(TASKS)}")
+    for run_dir in args.fits:  # all of them, before minutes of fits to the first
+        try:
+            env_id = model_study.read_run(run_dir)["flags"]["env_id"]
+        except Exception as error:
+            plots.fail(f"--fits {run_dir}: no run to fit models to ({model_study.short(error)})")
+        if env_id != env_id_of(args.task):
+            plots.fail(f"--fits {run_dir}: it must be a run on {args.task} (--task)")
     folder = Path(args.out) / args.task
     for name, run_dirs, measure in (("effects", args.effects, action_effects), ("fits", args.fits, fits)):
         lines = [line for run_dir in run_dirs for line in measure(run_dir, args.task)]

@@ -234,6 +234,11 @@ def test_fits_say_what_models_know_of_each_number_on_rows_held_out(tmp_path, mon
     with pytest.raises(SystemExit):
         oracle.main(oracle.Args(fits=(str(run_dir),), task="finger-spin"))
     assert "it must be a run on finger-spin (--task)" in capsys.readouterr().err
+    monkeypatch.setattr(oracle, "fits", None)  # a mistake in the last is said before the first is fitted
+    with pytest.raises(SystemExit):
+        oracle.main(oracle.Args(fits=(str(run_dir), str(tmp_path / "none"))))
+    said = capsys.readouterr().err
+    assert f"--fits {tmp_path / 'none'}: no run to fit models to" in said and len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("task, steps", [("cheetah-run", 12_500), ("finger-spin", 25_000)])
