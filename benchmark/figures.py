@@ -345,7 +345,7 @@ def pilots_table():
 
 # ---------------------------------------- The laptop grid
 GRID_ALGORITHMS = ("SAC", *plots.SWITCHES)
-GRID_STEPS = {"grid": "", "grid_longer": ", 25,000 steps"}  # folder: what its lines say
+GRID_STEPS = {"grid": "", "grid_longer": ", 25,000 steps", "hopper": " at the defaults"}  # what its lines say
 
 
 def grid_files(folder="grid"):
@@ -354,7 +354,7 @@ def grid_files(folder="grid"):
 
 
 def read_grid(folders=tuple(GRID_STEPS)):
-    """{task: {algorithm: runs, by seed}} of complete runs: the grid's, and those that have gone on."""
+    """{task: {algorithm: runs, by seed}} of complete runs; longer runs and those at the defaults apart."""
     found = {}
     for folder in folders:
         runs = plots.load_runs(grid_files(folder)) if glob.glob(*grid_files(folder)) else []

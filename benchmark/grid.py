@@ -4,6 +4,7 @@
     python benchmark/grid.py --tasks Hopper-v5 --algos sac mbpo   # a part
     python benchmark/grid.py --list                               # what is missing
     python benchmark/grid.py --tasks Hopper-v5 --total-timesteps 25000 --out OTHER  # go on to these
+    python benchmark/grid.py --preset hopper --run-dir runs/hopper --out benchmark/results/hopper  # another
 
 The runs are those of `benchmark/sweep.py --preset laptop`, in a folder that both can work on: where Ray is at
 hand, take the sweep, and this to write down what is complete. A run whose CSV is in --out is not run again; a
@@ -31,6 +32,7 @@ TAGS += ["model/reward_r2", "model/next_state_r2", "rewards/real", "rewards/synt
 
 @dataclass
 class Args:
+    preset: str = "laptop"  # of benchmark/sweep.py
     algos: tuple[str, ...] = ()  # sac, mbpo, tun, dnp, ftfl; by default all
     tasks: tuple[str, ...] = ()  # by default all of the preset
     seeds: tuple[int, ...] = ()  # by default 1 to 3
@@ -90,10 +92,12 @@ def main(args):
         plots.fail(
             "--total-timesteps needs an --out of its own: in that folder are the runs of the preset's length"
         )
-    names = ("algos", "tasks", "seeds", "run_dir", "num_seeds", "gpus")
+    if args.preset != Args.preset and Path(args.out).resolve() == Path(Args.out).resolve():
+        plots.fail(f"--preset {args.preset} needs an --out of its own: in that folder is the laptop's grid")
+    names = ("preset", "algos", "tasks", "seeds", "run_dir", "num_seeds", "gpus")
     wanted = {name: getattr(args, name) for name in names}
     longer = ["--total-timesteps", str(args.total_timesteps)] if args.total_timesteps else []
-    runs = sweep.plan(sweep.Args(preset="laptop", **wanted), longer)
+    runs = sweep.plan(sweep.Args(**wanted), longer)
     runs.sort(key=lambda run: run.flags["seed"])  # all of the first seed before the second
     missing = [run for run in runs if not is_written(run, args.out)]
     for run in missing if args.list else ():

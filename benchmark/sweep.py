@@ -68,6 +68,12 @@ PRESETS = {
         "--model-hidden-dim 100 --model-batch-size 128 --model-train-steps 2000 --eval-interval 2500 "
         "--compile",
     },
+    "hopper": {  # REPRODUCTION.md, "Hopper at the scripts' defaults"
+        "algos": ["sac", "mbpo", "ftfl"],
+        "tasks": ["Hopper-v5"],
+        "seeds": [1, 2, 3],
+        "flags": "--total-timesteps 20000 --eval-interval 2500 --compile",
+    },
     "smoke": {  # seconds per run: does everything work here?
         "algos": ["sac", "mbpo", "ftfl"],
         "tasks": ["InvertedPendulum-v5", "dm_control/cartpole-swingup-v0"],
@@ -107,7 +113,7 @@ if os.getppid() == int(sys.argv[1]):  # else it was killed before
 
 @dataclass
 class Args:
-    preset: str = ""  # paper, laptop or smoke; what --algos, --tasks and --seeds leave open
+    preset: str = ""  # paper, laptop, hopper or smoke; what --algos, --tasks and --seeds leave open
     algos: tuple[str, ...] = ()  # sac, mbpo, ftfl, tuned (a larger model), tun or dnp (one of FTFL's changes)
     tasks: tuple[str, ...] = ()  # the scripts' --env-id
     seeds: tuple[int, ...] = ()  # which seeds

@@ -95,11 +95,21 @@ def test_quadrupeds_that_land_are_the_agents_alone(tmp_path, monkeypatch):
         assert called[2 * k + 1] == ((exported,), str(path), ("eval/episodic_return",))
 
 
-@pytest.mark.parametrize("flag", ["jobs", "total_timesteps"])
+def test_another_preset_has_a_folder_of_its_own(small, tmp_path, monkeypatch, capsys):
+    flags = FLAGS.replace("--total-timesteps 60", "--total-timesteps 90")
+    preset = {"algos": ["sac"], "tasks": ["InvertedPendulum-v5"], "seeds": [2], "flags": flags}
+    monkeypatch.setitem(sweep.PRESETS, "hopper", preset)
+    grid.main(replace(small, preset="hopper"))
+    (run,) = plots.load_runs((str(tmp_path / "out/*.csv"),))
+    assert run.flags["seed"] == 2 and run.scalars["eval/episodic_return"][0].tolist() == [30, 60, 90]
+
+
+@pytest.mark.parametrize("flag", ["jobs", "total_timesteps", "preset"])
 def test_a_mistake_is_one_line_before_any_run(small, tmp_path, capsys, flag):
     wrong = {
         "jobs": {"jobs": 0},
         "total_timesteps": {"total_timesteps": 90, "out": os.path.relpath(grid.Args.out)},
+        "preset": {"preset": "smoke", "out": grid.Args.out},
     }[flag]
     with pytest.raises(SystemExit) as error:
         grid.main(replace(small, **wrong))
