@@ -3,18 +3,18 @@
     python plots.py curves --runs runs                # Fig 4, 5: return over steps, a panel per task
     python plots.py summary --runs runs               # Fig 1: final return in % of SAC's, a dot per algorithm
     python plots.py ablation --runs runs              # Fig 2c, 3c: return and mean Q of the switch settings
-    python plots.py forensics --runs runs/forensics   # Fig 2a, 2b, 3a, 3b: the model alone, and the critics
+    python plots.py forensics                         # Fig 2a, 2b, 3a, 3b: the model alone, and the critics
     python plots.py table --runs runs                 # the paper's tables: final returns, as Markdown and CSV
     python plots.py export --runs runs --out all.csv  # every number as CSV, which --runs takes too
     python plots.py taxonomy --data FILE              # where MBPO fails, from benchmark/taxonomy.py's table
-    python plots.py demo --runs runs/demo             # the figure of `make demo`
+    python plots.py demo                              # the figure of `make demo`
 
 --runs takes folders (searched through), globs and exported CSV files. Runs are grouped by what their flags
 (args.json) say, not by their names: by task, algorithm, switches and model width; and where runs of one such
 group differ in another flag that matters for what is learned, by that flag too. Lines and dots are
-interquartile means (IQM) over seeds, shades 95 % bootstrap intervals (Agarwal et al. 2021). Values of
-different steps are never averaged: a group ends at the last step that all its runs have. Every figure is
-written as PNG and as PDF.
+interquartile means (IQM) over seeds, shades 95 % bootstrap intervals (Agarwal et al. 2021), which are too
+narrow for few seeds: of two or three they are all that the seeds span. Values of different steps are never
+averaged: a group ends at the last step that all its runs have. Every figure is written as PNG and as PDF.
 """
 
 import contextlib
@@ -52,7 +52,8 @@ COLORS = {
 }
 SWITCHES = ("MBPO", "TUN only", "DNP only", "FTFL")
 DEFAULT_WIDTH, TUNED_WIDTH = 200, 400  # --model-hidden-dim of FTFL and of Tuned FTFL
-LINE_STYLES = ("-", "--", ":", "-.")
+LINE_STYLES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)), (0, (8, 4)))
+MARKERS = "oDs^vP*"  # of the same variants
 RETURN = "eval/episodic_return"
 PER_EPISODE = ("charts/episodic_return", "charts/episodic_length")  # logged at each run's own steps
 
@@ -75,7 +76,7 @@ def fail(message):
 
 def note(message):
     """Say what is left out, cut or missing, and go on."""
-    print(message, file=sys.stderr)
+    tqdm.write(message, file=sys.stderr)
 
 
 def note_missing(where, named, expected):
@@ -86,11 +87,13 @@ def note_missing(where, named, expected):
 
 # ------------------------------------------------------------------------------------------------ Runs
 class Run(NamedTuple):
-    """One seed's run: its folder, its flags (args.json), and its scalars {tag: (steps, values)}, by step."""
+    """One seed's run: its folder, its flags (args.json), and its scalars {tag: (steps, values)}, by step; and
+    where its log ends, if that is not the end of these scalars."""
 
     name: str
     flags: dict
     scalars: dict
+    end: int = 0
 
 
 def read_run_dir(folder):
@@ -106,11 +109,15 @@ def read_run_dir(folder):
 
 def read_csv(path):
     """The Runs in a file written by `export`."""
-    flags, points = {}, {}
+    flags, points, ends = {}, {}, {}
     with open(path, newline="") as file:
-        for row in csv.DictReader(file):
+        rows = csv.DictReader(file)
+        if "tag" not in (rows.fieldnames or ()):
+            raise ValueError("no file of `export`")
+        for row in rows:
             if row["tag"] == "flags":
                 flags[row["run"]], points[row["run"]] = json.loads(row["value"]), {}
+                ends[row["run"]] = int(row["step"] or 0)
             else:
                 points[row["run"]].setdefault(row["tag"], []).append((int(row["step"]), float(row["value"])))
     return [
@@ -118,6 +125,7 @@ def read_csv(path):
             name,
             flags[name],
             {tag: tuple(np.array(rows, dtype=float).T) for tag, rows in points[name].items()},
+            ends[name],
         )
         for name in flags
     ]
@@ -125,7 +133,7 @@ def read_csv(path):
 
 def last_step(run):
     """The last step with a logged value, 0 if there is none."""
-    return int(max((steps[-1] for steps, _ in run.scalars.values()), default=0))
+    return int(max([run.end, *(steps[-1] for steps, _ in run.scalars.values())]))
 
 
 def is_study(run):
@@ -139,17 +147,23 @@ def planned_steps(run):
 
 
 def load_runs(patterns, unfinished=False):
-    """The Runs in all folders (searched through), globs and CSV files of `patterns`.
+    """The Runs in all folders (searched through), globs and CSV files of `patterns`. Of a folder without run
+    directories, the CSV files in it.
 
     What can't be read, has not finished (unless `unfinished`) or repeats a run is named and left out.
     """
-    files = {}
+    files, empty = {}, []
     for pattern in patterns:
-        there = Path(pattern).exists()
+        there, found = Path(pattern).exists(), []
         for path in [Path(pattern)] if there else map(Path, sorted(glob.glob(pattern, recursive=True))):
-            for file in sorted(path.rglob("args.json")) if path.is_dir() else [path]:
-                if file.name == "args.json" or file.suffix == ".csv":
-                    files[file.resolve()] = file
+            if path.is_dir():
+                found += sorted(path.rglob("args.json")) or sorted(path.rglob("*.csv"))
+            elif path.name == "args.json" or path.suffix == ".csv":
+                found.append(path)
+        files |= {file.resolve(): file for file in found}
+        empty += [pattern] * (not found)
+    for pattern in empty if files else ():
+        note(f"--runs {pattern}: no runs there")
     runs = []
     for file in tqdm(files.values(), desc="reading", unit="run", leave=False, delay=2):
         try:
@@ -161,17 +175,19 @@ def load_runs(patterns, unfinished=False):
                     runs.append(run)
         except Exception as error:  # noqa: BLE001  (a broken file can raise anything, and must stop no other)
             note(f"left out {file}: {type(error).__name__}: {error}")
-    runs.sort(key=lambda run: run.name.rsplit("__", 1)[-1])  # a folder's name ends with the time
-    latest = {}
+    # The farthest run of a seed counts, and of those the latest: a folder's name ends with the time
+    runs.sort(key=lambda run: (last_step(run), run.name.rsplit("__", 1)[-1]))
+    kept = {}
     for run in runs:
         # Beside other seeds a seed draws other random numbers than alone: another run, not the same one again
         key = (*identity(run.flags), run.flags["seed"], run.flags.get("num_seeds"))
-        if key in latest:
-            note(f"left out {latest[key].name}: {run.name} is a later run of the same seed and flags")
-        latest[key] = run
-    if not latest:
+        if key in kept:
+            why = "goes on farther" if last_step(run) > last_step(kept[key]) else "is later"
+            note(f"left out {kept[key].name}: {run.name}, of the same seed and flags, {why}")
+        kept[key] = run
+    if not kept:
         fail(f"--runs {' '.join(patterns)}: no finished runs there (folders with args.json, or exported CSV)")
-    return list(latest.values())
+    return list(kept.values())
 
 
 # ------------------------------------------------------------------------------------------------ Groups
@@ -181,7 +197,7 @@ NOT_COMPARED = {
     *("seed", "num_seeds", "total_timesteps", "gradient_steps"),
     *("eval_interval", "eval_episodes", "log_interval", "checkpoint_interval"),
     *("device", "num_threads", "env_workers", "compile", "versions", "commit"),
-    *("run_dir", "run_dirs", "resume"),
+    *("run_dir", "run_dirs", "resume", "changed"),
 }
 # Flags that sac.py has not: with --real-ratio 1 the other two have no model either, and these do nothing
 MODEL_FLAGS = {
@@ -207,36 +223,41 @@ def algorithm(flags):
 
 
 def label(flags):
-    """The algorithm, and the width of its model where that is not the default."""
+    """The algorithm, the width of its model where that is not the default, and what a program of benchmark/
+    has changed in the script."""
     name, width = algorithm(flags), flags.get("model_hidden_dim", DEFAULT_WIDTH)
-    if name == "SAC" or width == DEFAULT_WIDTH:
-        return name
-    return "Tuned FTFL" if (name, width) == ("FTFL", TUNED_WIDTH) else f"{name}, width {width}"
+    if name == "FTFL" and width == TUNED_WIDTH:
+        name = "Tuned FTFL"
+    elif name != "SAC" and width != DEFAULT_WIDTH:
+        name += f", width {width}"
+    return f"{name}, {flags['changed']}" if flags.get("changed") else name
 
 
 def identity(flags):
     """(task, label, ((flag, value), ...)): what matters for what is learned, the same for runs of a group."""
     name = label(flags)
-    ignored = NOT_COMPARED | MODEL_FLAGS if name == "SAC" else NOT_COMPARED
+    ignored = NOT_COMPARED | MODEL_FLAGS if base(name) == "SAC" else NOT_COMPARED
     return flags["env_id"], name, tuple(sorted((k, str(v)) for k, v in flags.items() if k not in ignored))
 
 
 def group_runs(runs, tags):
-    """{task: {name: [runs]}}, in the order of COLORS. If groups of a label differ in a flag, names say it.
+    """{task: {name: [runs]}}, in the order of COLORS. If groups of a label differ in a flag, on the same task
+    or on two, names say it.
 
     Each group is cut to the last step of `tags` that all its runs have.
     """
-    groups = {}
+    groups, variants = {}, {}
     for run in runs:
         task, name, rest = identity(run.flags)
         groups.setdefault(task, {}).setdefault(name, {}).setdefault(rest, []).append(run)
+        variants.setdefault(name, {})[rest] = dict(rest)
     order, short = list(COLORS), short_names(groups)
     named = {task: {} for task in sorted(groups)}
     for task in named:
         for name in sorted(groups[task], key=lambda name: (order.index(base(name)), name)):
-            variants = groups[task][name]
-            for rest, members in variants.items():
-                differs = [f"{k} {v}" for k, v in rest if any(dict(other).get(k) != v for other in variants)]
+            for rest, members in groups[task][name].items():
+                others = variants[name].values()
+                differs = [f"{k} {v}" for k, v in rest if any(other.get(k) != v for other in others)]
                 full_name = ", ".join([name, *differs])
                 where = f"{short[task]}, {full_name}"
                 for tag in tags:
@@ -309,29 +330,29 @@ def on_common_grid(runs, tag):
 
 
 def cut_to_common_step(named, tags, where):
-    """{name: [runs]} without what lies behind the last step that all these runs have, of each of `tags`.
+    """{name: [runs]} without what lies behind the last step that all these runs have, of each of `tags`; and
+    without the tags of which they have no step in common.
 
     Says so, naming `where`, if there was anything to cut.
     """
-    runs, ends = all_runs(named), []
+    runs, ends, lost = all_runs(named), [], set()
     for tag in tags:
         last = {run.scalars[tag][0][-1] for run in runs if tag in run.scalars}
         if len(last) > 1:
             common, _ = on_common_grid(runs, tag)
-            if not len(common):
-                note(f"{where}: left out, its runs have no step of {tag} in common")
-            # Up to the end of the shortest run there is something to interpolate between
-            ends.append(0 if not len(common) else min(last) if tag in PER_EPISODE else common[-1])
-    if not ends:
-        return named
-    end = min(ends)
-    if end:
+            if len(common):
+                # Up to the end of the shortest run there is something to interpolate between
+                ends.append(min(last) if tag in PER_EPISODE else common[-1])
+            else:
+                note(f"{where}: {tag} left out, these runs have no step of it in common")
+                lost.add(tag)
+    end = min(ends, default=math.inf)
+    if ends:
         note(f"{where}: cut to step {end:,.0f}, the last that all its runs have")
 
     def cut(run):
-        kept = {
-            tag: (s[s <= end], values[s <= end]) for tag, (s, values) in run.scalars.items() if s[0] <= end
-        }
+        kept = {tag: curve for tag, curve in run.scalars.items() if tag not in lost and curve[0][0] <= end}
+        kept = {tag: (s[s <= end], values[s <= end]) for tag, (s, values) in kept.items()}
         return run._replace(scalars=kept)
 
     return {name: [cut(run) for run in members] for name, members in named.items()}
@@ -385,7 +406,8 @@ def relative(x, y, axis=0):
 def interval(*samples, statistic=iqm, resamples=2_000):
     """95 % percentile bootstrap interval (low, high) of a statistic of samples (seeds, ...) over their seeds.
 
-    nan if a sample has one seed only: one seed says nothing about others.
+    nan if a sample has one seed only: one seed says nothing about others. Of two or three it is the lowest to
+    the highest, and the truth is outside more often than in one case of twenty (of three in one of four).
     """
     if min(len(sample) for sample in samples) < 2:
         return (np.full(np.shape(samples[0])[1:], np.nan),) * 2
@@ -443,6 +465,18 @@ def title(axis, text, xlabel="environment steps"):
     axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if abs(x) >= 1000 else f"{x:g}")
 
 
+def legend_below(figure, handles, texts, columns=2, heading=None):
+    """One legend below all panels, in as many columns, up to `columns`, as the figure is wide enough for."""
+    for columns in range(columns, 0, -1):
+        legend = figure.legend(handles, texts, loc="outside lower center", ncols=columns, title=heading)
+        if legend.get_window_extent(figure.canvas.get_renderer()).width <= figure.bbox.width or columns == 1:
+            break
+        legend.remove()
+    rows = math.ceil(len(texts) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.2 * max(0, rows - 3))  # not at the cost of the panels
+    return legend
+
+
 def clip(axis, low, high):
     """Show nothing below `low` or above `high`, but write at the edge where a line out of sight ends.
 
@@ -478,8 +512,7 @@ def shared_legend(figure, axes, heading=None):
             handles[name] = handle
             counts.setdefault(name, []).extend(int(count.split()[0]) for count in seeds)
     texts = [f"{name} ({seeds_text(*counts[name])})" if counts[name] else name for name in handles]
-    columns = 2 if len(texts) < 7 else 3
-    figure.legend(handles.values(), texts, loc="outside lower center", ncols=columns, title=heading)
+    legend_below(figure, list(handles.values()), texts, 2 if len(texts) < 7 else 3, heading)
 
 
 @contextlib.contextmanager
@@ -573,7 +606,7 @@ def summary(
         else:
             finals[task] = values, values[sac[0]]
     if not finals:
-        fail(f"--runs {' '.join(runs)}: no task with runs of SAC, which is 100 % here")
+        fail(f"--runs {' '.join(runs)}: no task with runs of one kind of SAC, which is 100 % here")
     order = list(COLORS)
     names = sorted(
         {name for values, _ in finals.values() for name in values}, key=lambda n: (order.index(base(n)), n)
@@ -581,17 +614,20 @@ def summary(
     figure, (axis,) = panels(1)
     figure.set_figheight(1.6 + 0.45 * len(finals) + 0.12 * len(names))
     dots, counts = {}, {name: set() for name in names}
-    for row, (values, sac) in enumerate(finals.values()):
+    for row, (task, (values, sac)) in enumerate(finals.items()):
+        bounded = len(sac) > 1 and interval(sac)[0] > 0
+        if len(sac) > 1 and not bounded:
+            note(f"{short[task]}: no intervals, since that of SAC's return holds 0, and they are in % of it")
         for k, name in enumerate(names):
             if name not in values:
                 continue
             y, color = row + 0.5 * (k - (len(names) - 1) / 2) / len(names), style[name]["color"]
-            if base(name) != "SAC" and min(len(values[name]), len(sac)) > 1:
+            if base(name) != "SAC" and len(values[name]) > 1 and bounded:
                 axis.plot(interval(values[name], sac, statistic=relative), [y, y], color=color, lw=1.5)
-            marker = "o" if style[name]["linestyle"] == "-" else "D"
+            marker = MARKERS[LINE_STYLES.index(style[name]["linestyle"])]
             (dots[name],) = axis.plot(relative(values[name], sac), y, marker, ms=8, color=color)
             counts[name].add(len(values[name]))
-    if axis.get_xlim()[1] > 1000 and axis.get_xlim()[0] >= 0:
+    if axis.get_xlim()[1] > 1000 and axis.dataLim.x0 > 0:
         axis.set_xscale("log")
     left, right = axis.get_xlim()
     axis.axvspan(left, 100, color="#D55E00", alpha=0.1, lw=0)
@@ -600,9 +636,9 @@ def summary(
     axis.axvline(100, color="gray", lw=1)
     axis.set_yticks(range(len(finals)), [short[task] for task in finals])
     axis.set_ylim(len(finals) - 0.5, -0.5)
-    axis.set_xlabel("final return, % of SAC")
+    axis.set_xlabel("final return, % of SAC" + f" (mean of the last {last} evaluations)" * (last > 1))
     texts = [f"{name} ({seeds_text(*counts[name])})" for name in names]
-    figure.legend([dots[name] for name in names], texts, loc="outside lower center", ncols=2)
+    legend_below(figure, [dots[name] for name in names], texts)
     save(figure, out)
 
 
@@ -646,13 +682,13 @@ MODEL_PANELS = {  # tag of a model study: title of its panel in `forensics`
     "model/predicted_variance_reward": "variance, reward",
 }
 CRITIC_PANELS = {  # the same of training runs
-    "eval/q_start": "2b: Q at the start, and\nreturn obtained (dotted)",
+    "eval/q_start": "2b: Q at the start (entropy counts),\nand return obtained (dotted)",
     "bias": "2b: Q $-$ return obtained",
 }
 
 
 def forensics(
-    runs: tuple[str, ...] = ("runs/forensics",),
+    runs: tuple[str, ...] = ("runs/forensics*",),
     out: str = "figures/forensics",
     env_id: str = "dm_control/humanoid-stand-v0",
     unfinished: bool = False,
@@ -661,7 +697,7 @@ def forensics(
 
     Prints the numbers at the end of the fits beside the paper's claims.
 
-    Example: python plots.py forensics --runs runs/forensics --out figures/forensics
+    Example: python plots.py forensics --runs runs/forensics-20260101-120000 --out figures/forensics
 
     Args:
         runs: folders that are searched, globs, or CSV files from `export`; model studies and training runs
@@ -699,7 +735,8 @@ def forensics(
     figure, axes = panels(len(content), height=2.3)
     axes = dict(zip(content, axes))
     style = styles({"model": here, "agents": agents})
-    by_task_style = {name: {"color": color} for name, color in zip(by_task, itertools.cycle(COLORS.values()))}
+    of_mbpo = [{"color": COLORS["MBPO"], "linestyle": line} for line in LINE_STYLES]
+    by_task_style = dict(zip(by_task, itertools.cycle(of_mbpo)))
     for tag, lines in content.items():
         line_style = by_task_style if tag == "model/variance_loss" else style
         for name, members in lines.items():
@@ -713,17 +750,22 @@ def forensics(
             title(axes[tag], MODEL_PANELS[tag], "gradient steps")
         if "predicted_variance" in tag:
             axes[tag].set_yscale("log")
-            axes[tag].yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+            low, high = axes[tag].get_ylim()
+            if high > 10 * low:  # within one decade only the minor ticks have a number
+                axes[tag].yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     real = [run.scalars["rewards/real"][1].mean() for run in all_runs(here) if "rewards/real" in run.scalars]
     if "rewards/synthetic" in axes and real:
         axes["rewards/synthetic"].axhline(np.mean(real), color="black", ls=":", label="real")
-        clip(axes["rewards/synthetic"], -2 * np.mean(real), 5 * np.mean(real))
+        if scale := abs(np.mean(real)):
+            clip(axes["rewards/synthetic"], np.mean(real) - 3 * scale, np.mean(real) + 4 * scale)
     for tag in {"model/reward_r2", "bias"} & set(axes):
         axes[tag].axhline(0, color="gray", lw=1)
     if "model/reward_r2" in axes:
         clip(axes["model/reward_r2"], -2, 1)
     if by_tasks := axes.pop("model/variance_loss", None):
-        by_tasks.legend()
+        low, high = by_tasks.get_ylim()
+        by_tasks.set_ylim(low, high + 0.2 * (1 + len(by_task)) * (high - low))  # room for the legend
+        by_tasks.legend(loc="upper right")
     shared_legend(figure, axes.values())
     parts = ["the model alone"] * bool(here) + ["the agent"] * bool(agents)
     figure.suptitle(f"{short[env_id]}: {', and '.join(parts)}", fontsize=11.5)
@@ -743,8 +785,9 @@ def print_claims(task, here, by_task):
             steps, values = on_common_grid(members, tag)
             middle = iqm(values) if len(steps) else [math.nan]
             late = middle[steps > steps[-1] / 2] if len(steps) else [math.nan]
-            text += f"{middle[-1]:9.3g} {f'({min(late):.2g} to {max(late):.2g})':>14s}"
-        print(text.replace("nan (nan to nan)", "-"))
+            cell = f"{middle[-1]:.3g} ({min(late):.2g} to {max(late):.2g})"
+            text += f"{cell.replace('nan (nan to nan)', '-'):>30s}"
+        print(text)
 
     reward = {"ratio": "synthetic / real", "model/reward_r2": "reward R2"}
     states = {
@@ -759,12 +802,12 @@ def print_claims(task, here, by_task):
     ]
     here = cut_to_common_step(here, [*reward, *states], f"{task}, the numbers below")
     for claim, columns in claims if here else []:
-        print(f"\n{claim}\n{task:34s}" + "".join(f"{text:>24s}" for text in columns.values()))
+        print(f"\n{claim}\n{task:34s}" + "".join(f"{text:>30s}" for text in columns.values()))
         for name, members in here.items():
             row(name, members, columns)
     if by_task:
         print("\nC7 (Fig 3a)  MBPO's variance loss is far higher for humanoid-stand than for walker2d")
-        print(f"{'':34s}{'variance loss':>24s}")
+        print(f"{'':34s}{'variance loss':>30s}")
         for name, members in cut_to_common_step(by_task, ["model/variance_loss"], "C7, all tasks").items():
             row(name, members, ["model/variance_loss"])
     if here or by_task:
@@ -778,7 +821,8 @@ def table(
 ):
     """Final returns: mean and std over seeds, IQM and 95 % bootstrap interval; printed, and as .md and .csv.
 
-    Steps is the last step at which all runs of a row were evaluated, and where their returns are taken.
+    Steps is the last step at which all runs of a row were evaluated, and where their returns are taken. UTD
+    is the number of gradient updates per environment step: it says which SAC it is.
 
     Example: python plots.py table --runs runs --out figures/table
 
@@ -791,7 +835,7 @@ def table(
     check_last(last)
     groups = load_agents(runs, unfinished, [RETURN])
     short, algorithms = short_names(groups), dict.fromkeys(map(base, styles(groups)))
-    header = ["task", "algorithm", "seeds", "steps", "mean", "std", "iqm", "low", "high"]
+    header = ["task", "algorithm", "utd", "seeds", "steps", "mean", "std", "iqm", "low", "high"]
     rows = []
     for task, named in groups.items():
         note_missing(short[task], named, algorithms)
@@ -803,14 +847,14 @@ def table(
             values = values[name]
             std = values.std(ddof=1) if len(values) > 1 else math.nan
             statistics = [values.mean(), std, iqm(values), *map(float, interval(values))]
-            rows.append([task, name, len(values), steps, *statistics])
+            rows.append([task, name, members[0].flags.get("utd_ratio"), len(values), steps, *statistics])
     lines = [
-        "| task | algorithm | seeds | steps | mean ± std | IQM [95 % interval] |",
-        "|---|---|---|---|---|---|",
+        "| task | algorithm | UTD | seeds | steps | mean ± std | IQM [95 % interval] |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for task, name, seeds, steps, mean, std, middle, low, high in rows:
+    for task, name, utd, seeds, steps, mean, std, middle, low, high in rows:
         numbers = f"{mean:.1f} ± {std:.1f} | {middle:.1f} [{low:.1f}, {high:.1f}]"
-        lines.append(f"| {short[task]} | {name} | {seeds} | {steps:,} | {numbers} |")
+        lines.append(f"| {short[task]} | {name} | {utd} | {seeds} | {steps:,} | {numbers} |")
     text = "\n".join(lines).replace(" ± nan", "").replace(" [nan, nan]", "") + "\n"
     with output(out, ".md", ".csv") as stem:
         stem.with_name(stem.name + ".md").write_text(text)
@@ -822,31 +866,31 @@ def table(
 def export(runs: tuple[str, ...] = ("runs",), out: str = "figures/runs.csv", tags: tuple[str, ...] = ()):
     """All logged values, of unfinished runs too, as one CSV file that --runs takes in place of folders.
 
-    Columns: run, env_id, algorithm, seed, tag, step, value. A run's first row has the tag "flags", and all
-    its flags as JSON.
+    Columns: run, env_id, algorithm, seed, tag, step, value. A run's first row has the tag "flags", the last
+    step of its log, and all its flags as JSON.
 
     Example: python plots.py export --runs runs --out all.csv --tags eval/episodic_return losses/qf1_values
 
     Args:
         runs: folders that are searched, globs, or CSV files from `export`
-        out: the CSV file
+        out: the CSV file; .csv is added
         tags: which values; all if none is named
     """
     loaded = load_runs(runs, unfinished=True)
     if missing := [tag for tag in tags if not any(tag in run.scalars for run in loaded)]:
         fail(f"--tags {' '.join(missing)}: no run has that")
-    with output(out) as path, open(path, "w", newline="") as file:
+    with output(out, ".csv") as stem, open(path := f"{stem}.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["run", "env_id", "algorithm", "seed", "tag", "step", "value"])
         for run in loaded:
             start = [run.name, run.flags["env_id"], label(run.flags), run.flags["seed"]]
-            writer.writerow([*start, "flags", "", json.dumps(run.flags)])
+            writer.writerow([*start, "flags", last_step(run), json.dumps(run.flags)])
             for tag, (steps, values) in run.scalars.items():
                 if not tags or tag in tags:
                     writer.writerows(
                         [*start, tag, int(step), value] for step, value in zip(steps, values.tolist())
                     )
-    print(f"{out}: {len(loaded)} runs")
+    print(f"{path}: {len(loaded)} runs")
 
 
 # ------------------------------------------------------------------------------------------------ Taxonomy
@@ -869,6 +913,8 @@ def read_taxonomy(path):
         tasks = {task: {c: np.array(x) for c, x in columns.items()} for task, columns in tasks.items()}
         for columns in tasks.values():  # no R2: the reward was nearly constant, and has no scale to compare
             columns["mismatch"][np.isnan(columns["mbpo_reward_r2"])] = np.nan
+        if not tasks:
+            raise ValueError("no line")
         order = sorted(tasks, key=lambda task: -np.nan_to_num(median(tasks[task]["mismatch"]), nan=np.inf))
         return {task: tasks[task] for task in order}
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -993,11 +1039,11 @@ def taxonomy(data: str = "benchmark/results/taxonomy.csv", out: str = "figures/t
     for task, found in tasks.items():
         cells = [f"{median(found[column]):.3g}" for column in columns]
         lines.append(f"| {names[task]}{' *' * (task in failing)} | {' | '.join(cells)} |")
-    for x, y in (("mismatch", "mbpo_reward_r2"), ("mismatch", "ftfl_reward_r2")):
+    lines += ["", "*: MBPO fails there in the paper"] * bool(failing)
+    for x, y in (("mismatch", "mbpo_reward_r2"), ("mismatch", "ftfl_reward_r2")) if len(tasks) > 3 else ():
         rho, least, most, count = rank_correlation(tasks, x, y)
         words = f"rank correlation of {x} with {y} over {count} tasks"
-        lines.append(f"{words}: {rho:.2f} [{least:.2f}, {most:.2f}]")
-    lines.insert(-2, "")
+        lines += ["", f"{words}: {rho:.2f} [{least:.2f}, {most:.2f}]"]
     text = "\n".join(lines) + "\n"
     with output(out, ".png", ".pdf", ".md") as stem:
         stem.with_name(stem.name + ".md").write_text(text)
@@ -1032,7 +1078,7 @@ DEMO_COLUMNS = {  # {kind of run: {tag: text}} of the printed table
 STEPS = {STUDY: "gradient steps of the model", AGENT: "environment steps"}
 
 
-def demo(runs: tuple[str, ...] = ("runs/demo",), out: str = "runs/demo/demo"):
+def demo(runs: tuple[str, ...] = ("runs/demo*",), out: str = "figures/demo"):
     """The figure of `make demo`, and a table of its last values with a sentence on what each row shows.
 
     Model studies of MBPO and FTFL on humanoid-stand and quadruped-walk, and agents on cartpole-swingup. Scale
@@ -1153,13 +1199,14 @@ def print_demo(task, kind, named):
         at, finals[tag] = final_values(named, tag)
         step = max(step, at)
     print(f"\n{task}, {kind}: after {step:,} {STEPS[kind]}")
-    print(f"{'':20s}" + "".join(f"{text:>28s}" for text in columns.values()))
+    print(f"{'':20s}" + "".join(f"{text:>30s}" for text in columns.values()))
     for name, members in named.items():
         line = f"{f'{name} ({seeds_text(len(members))})':20s}"
         for tag in columns:
             x = finals[tag].get(name, np.array([math.nan]))
-            line += f"{f'{number(x.mean())} ({number(x.min())} to {number(x.max())})':>28s}"
-        print(line.replace("nan (nan to nan)", "-"))
+            cell = f"{number(x.mean())} ({number(x.min())} to {number(x.max())})"
+            line += f"{cell.replace('nan (nan to nan)', '-'):>30s}"
+        print(line)
         if text := "; ".join(verdicts(name, finals, random)):
             print(f"  {text[0].upper()}{text[1:]}.")
 

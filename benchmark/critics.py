@@ -201,9 +201,23 @@ def run_dirs_of(folder):
     return [run_dir for _, run_dir in sorted((flags["seed"], run_dir) for flags, run_dir in about)]
 
 
-def run(script, flags, folder, changes=()):
+def mark(script, changed):
+    """Have `make_run_dirs` note in args.json that the script is a changed one, and how: else plots.py would
+    take the run for one of the script's."""
+    make_run_dirs = script.make_run_dirs
+
+    def make_marked(args):
+        made = make_run_dirs(args)
+        for path in (run_dir / "args.json" for run_dir in made[0]):
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"changed": changed}, indent=2))
+        return made
+
+    script.make_run_dirs = make_marked
+
+
+def run(script, flags, folder, changes=(), changed=""):
     """Run a command to its end, from where it is, in a `folder` of its own. `changes` are made to the script
-    before, and undone."""
+    before, and undone; `changed` is what args.json calls them."""
     flags = [*flags, "--run-dir", str(folder)]
     run_dirs = run_dirs_of(folder)
     if run_dirs and (run_dirs[0] / "checkpoint.pt").exists():
@@ -217,6 +231,8 @@ def run(script, flags, folder, changes=()):
     try:
         for change in changes:
             change(script)
+        if changes:
+            mark(script, changed)
         args = script.parse_args(flags)
         if args.resume and script.read_checkpoint(args.resume)["step"] == args.total_timesteps:
             return run_dirs  # complete, but killed before its CSV was written
@@ -331,9 +347,10 @@ def main(args):
         elif out.exists():
             print(f"{name}: complete")
         else:
-            changes = [change for ending, change in DIAGNOSES.items() if name.endswith(ending)]
+            changes = {ending[1:]: change for ending, change in DIAGNOSES.items() if name.endswith(ending)}
             flags = [*flags, "--num-threads", str(args.num_threads)]
-            run_dirs = run(SCRIPTS[script], flags, Path(args.run_dir) / name, changes)
+            folder, changed = Path(args.run_dir) / name, ", ".join(changes)
+            run_dirs = run(SCRIPTS[script], flags, folder, changes.values(), changed)
             export(run_dirs, out)
             if not args.keep:
                 (run_dirs[0] / "checkpoint.pt").unlink()

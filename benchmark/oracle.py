@@ -342,7 +342,7 @@ def main(args):
             else:
                 out.parent.mkdir(parents=True, exist_ok=True)  # what can't be written fails before the run
                 changes = [partial(change, task=args.task) for change in changes]
-                (run_dir,) = critics.run(script, words, Path(args.run_dir) / args.task / run, changes)
+                (run_dir,) = critics.run(script, words, Path(args.run_dir) / args.task / run, changes, name)
                 export(run_dir, out)
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+import critics  # noqa: E402
 import model_study  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -175,12 +176,14 @@ def fit(name, flags, outs, args):
             return
         flags[flags.index("--buffer") + 1] = str(run_dir)
         export_sac(run_dir, Path(args.out) / "sac.csv")
-    ensemble = ftfl.Ensemble
+    before = dict(vars(ftfl))
     try:
-        ftfl.Ensemble = next((ENSEMBLES[x] for x in ENSEMBLES if name.endswith(x)), ensemble)
+        for ending in (x for x in ENSEMBLES if name.endswith(x)):
+            ftfl.Ensemble = ENSEMBLES[ending]
+            critics.mark(ftfl, ending[1:])
         run_dirs = model_study.main(model_study.parse_args(flags))
     finally:
-        ftfl.Ensemble = ensemble
+        vars(ftfl).update(before)
     for run_dir, out in zip(run_dirs, outs):
         export(run_dir, out)
 

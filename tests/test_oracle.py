@@ -12,6 +12,7 @@ from conftest import filled_buffer, make_args
 
 import ftfl
 import mbpo
+import plots
 import sac
 
 CHEETAH = oracle.env_id_of("cheetah-run")
@@ -267,6 +268,9 @@ def test_rows_are_run_once_and_a_wrong_name_is_one_line(tmp_path, monkeypatch, c
     assert path.name == "oracle__seed2.csv" and "eval/episodic_return" in path.read_text()
     written = path.read_text()
     assert str(tmp_path) not in written
+    (run,) = plots.read_csv(path)
+    assert plots.label(run.flags) == "MBPO, width 16, oracle", "no run of mbpo.py, as it stands"
+    assert mbpo.make_run_dirs.__name__ == "make_run_dirs"
     path.unlink()  # as if killed before it was written
     monkeypatch.setattr(mbpo, "main", None)
     oracle.main(args)

@@ -53,6 +53,7 @@ def write_run(folder, seed, values, every=100, **flags):
             writer.add_scalar("eval/episodic_return", value, every * k)
     flags = (
         {"script": "ftfl", "seed": seed, "env_id": "Hopper-v5", "real_ratio": 0.05, "total_timesteps": 300}
+        | {"utd_ratio": 20}
         | FTFL
         | flags
     )
@@ -125,8 +126,8 @@ def test_table_has_mean_std_and_iqm(tmp_path):
         write_run(tmp_path / "runs" / str(seed), seed, [0, 0, value])
     plots.table((str(tmp_path / "runs"),), str(tmp_path / "table"))
     row = (tmp_path / "table.csv").read_text().splitlines()[1].split(",")
-    assert row[:4] == ["Hopper-v5", "FTFL", "3", "300"]
-    assert [float(x) for x in row[4:7]] == pytest.approx([5, 13**0.5, 5])
+    assert row[:5] == ["Hopper-v5", "FTFL", "20", "3", "300"]
+    assert [float(x) for x in row[5:8]] == pytest.approx([5, 13**0.5, 5])
 
 
 @pytest.mark.parametrize("command", [plots.table, plots.summary])
@@ -367,10 +368,10 @@ def test_table_of_the_study(source, tmp_path):
     assert [row[1] for row in rows] == list(STUDY)
     for row, (returns, _) in zip(rows, STUDY.values()):
         final = [values[-1] for values in returns]
-        assert [float(x) for x in row[4:7]] == pytest.approx(
+        assert [float(x) for x in row[5:8]] == pytest.approx(
             [np.mean(final), np.std(final, ddof=1), trimmed(final)]
         )
-        assert [float(x) for x in row[7:9]] == pytest.approx(bootstrap(trimmed, final), rel=0.05)
+        assert [float(x) for x in row[8:10]] == pytest.approx(bootstrap(trimmed, final), rel=0.05)
 
 
 def test_iqm_is_rliables():
@@ -475,7 +476,7 @@ def test_a_group_ends_at_its_last_common_step(tmp_path, figures, capsys):
 def test_runs_without_a_common_step_are_named_and_left_out(tmp_path, capsys):
     runs = [trained("FTFL", 1, {100: 1}), trained("FTFL", 2, {150: 1}), trained("SAC", 1, {100: 5})]
     assert table_of(tmp_path, runs) == {(DM, "SAC"): (1, 100, 5)}
-    assert "walker-walk, FTFL: left out" in capsys.readouterr().err
+    assert "left out walker-walk, FTFL: not evaluated" in capsys.readouterr().err
 
 
 def test_episodes_that_end_at_other_steps_are_interpolated_to_the_shorter_run(tmp_path, figures):
@@ -595,7 +596,186 @@ def test_a_seed_counts_once_unless_it_ran_beside_others(tmp_path, capsys):
     alone, again = (trained("SAC", 1, {100: x}, num_threads=x) for x in (1, 2))
     beside = [trained("SAC", seed, {100: 6}, num_seeds=2) for seed in (1, 2)]
     assert table_of(tmp_path, [alone, again, *beside]) == {(DM, "SAC"): (3, 100, pytest.approx(14 / 3))}
-    assert "left out run-0: run-1 is a later run" in capsys.readouterr().err
+    assert "left out run-0: run-1, of the same seed and flags, is later" in capsys.readouterr().err
+
+
+def test_of_two_runs_of_a_seed_the_one_that_has_gone_farther_counts(tmp_path, capsys):
+    """Not the last one to be begun, which may be a stub, nor the last one to be named."""
+    whole, stub = trained("SAC", 1, {100: 5, 200: 7}), trained("SAC", 1, {100: 1}, total_timesteps=200)
+    for runs in ([whole, stub], [stub, whole]):
+        loaded = plots.load_runs(write_csv(tmp_path / "runs.csv", runs), unfinished=True)
+        assert [run.scalars[plots.RETURN][1].tolist() for run in loaded] == [[5, 7]]
+        assert "of the same seed and flags, goes on farther" in capsys.readouterr().err
+
+
+def test_runs_of_a_changed_script_are_no_runs_of_the_script(tmp_path, capsys):
+    runs = [trained("MBPO", 1, {100: 1}), trained("MBPO", 1, {100: 90}, changed="oracle")]
+    runs += [trained("SAC", 1, {100: 2}), trained("SAC", 1, {100: 3}, changed="orthogonal")]
+    means = {name: mean for (_, name), (_, _, mean) in table_of(tmp_path, runs).items()}
+    assert means == {"SAC": 2, "SAC, orthogonal": 3, "MBPO": 1, "MBPO, oracle": 90}
+    assert list(table_of(tmp_path, runs[1:2])) == [(DM, "MBPO, oracle")], "also where it is alone"
+    assert "left out" not in capsys.readouterr().err
+    flags = trained("FTFL", 1, {100: 1}, model_hidden_dim=400, changed="cut")[0]
+    assert plots.label(flags) == "Tuned FTFL, cut" and plots.base(plots.label(flags)) == "Tuned FTFL"
+
+
+def test_a_name_means_the_same_flags_on_all_tasks(tmp_path, figures):
+    runs = [trained("SAC", 1, {100: 1}, utd_ratio=1), trained("MBPO", 1, {100: 1}, utd_ratio=20)]
+    runs += [trained("SAC", 1, {100: 1}, utd_ratio=20, env_id="Hopper-v5")]
+    rows = {(DM, "SAC, utd_ratio 1"), (DM, "MBPO"), ("Hopper-v5", "SAC, utd_ratio 20")}
+    assert set(table_of(tmp_path, runs)) == rows
+    with open(tmp_path / "table.csv", newline="") as file:
+        assert [row["utd"] for row in csv.DictReader(file)] == ["20", "1", "20"]  # Hopper, walker-walk
+    plots.curves((str(tmp_path / "runs.csv"),))
+    hopper, walker = (list(lines_of(axis).values()) for axis in figures[0].axes)
+    assert {line.get_linestyle() for line in hopper} != {walker[0].get_linestyle()}
+
+
+def test_variants_are_told_apart(tmp_path, figures):
+    """Six of one algorithm: by line style in curves, by marker in the summary."""
+    runs = [trained("SAC", 1, {100: 1})]
+    runs += [trained("FTFL", 1, {100: k}, tau=k, gamma=k) for k in range(1, 7)]
+    plots.curves(write_csv(tmp_path / "runs.csv", runs))
+    plots.summary((str(tmp_path / "runs.csv"),))
+    style = [(line.get_color(), line._dash_pattern) for line in lines_of(figures[0].axes[0]).values()]
+    assert len(set(map(str, style))) == 7
+    dots = [line for line in figures[1].axes[0].lines if line.get_marker() != "None"]
+    assert len({line.get_marker() for line in dots if line.get_color() == plots.COLORS["FTFL"]}) == 6
+
+
+@pytest.mark.parametrize("command", [plots.curves, plots.summary])
+def test_a_legend_is_not_wider_than_the_figure(command, tmp_path, figures):
+    long = {"critic_layer_norm": True, "learned_logvar_bounds": True}
+    runs = [trained("SAC", 1, {100: 1})]
+    runs += [trained("FTFL", 1, {100: 1}, **{"model_hidden_dim": w} | long) for w in (50, 70, 100)]
+    runs += [trained("FTFL", 1, {100: 1}, model_hidden_dim=w) for w in (50, 70, 100)]
+    command(write_csv(tmp_path / "runs.csv", runs))
+    figures[0].canvas.draw()
+    box, figure = figures[0].legends[0].get_window_extent(), figures[0].bbox
+    assert len(figures[0].legends) == 1 and len(figures[0].legends[0].get_texts()) == 7
+    assert box.x0 >= figure.x0 and box.x1 <= figure.x1
+    assert min(axis.get_window_extent().height for axis in figures[0].axes) > 60, "panels keep their room"
+
+
+def test_no_interval_in_percent_of_what_may_be_zero(tmp_path, figures, capsys, recwarn):
+    runs = [trained("SAC", seed, {100: x}) for seed, x in enumerate((0, 0, 84), 1)]
+    runs += [trained("FTFL", seed, {100: x}) for seed, x in enumerate((100, 200, 300), 1)]
+    plots.summary(write_csv(tmp_path / "runs.csv", runs))
+    (axis,) = figures[0].axes
+    assert [line for line in axis.lines if line.get_marker() == "None"] == [axis.lines[-1]], (
+        "only that at 100"
+    )
+    assert "walker-walk: no intervals, since that of SAC's return holds 0" in capsys.readouterr().err
+    assert not [w for w in recwarn if issubclass(w.category, RuntimeWarning)]
+
+
+@pytest.mark.parametrize("value,scale", [(36_000, "log"), (50, "linear"), (-20_000, "linear")])
+def test_the_summary_of_very_unequal_returns_is_logarithmic(value, scale, tmp_path, figures):
+    runs = [trained("SAC", 1, {100: 10}), trained("MBPO", 1, {100: 30}), trained("FTFL", 1, {100: value})]
+    plots.summary(write_csv(tmp_path / "runs.csv", runs), last=1)
+    assert figures[0].axes[0].get_xscale() == scale
+
+
+def test_the_summary_says_how_many_evaluations_are_averaged(tmp_path, figures):
+    file = write_csv(tmp_path / "runs.csv", [trained("SAC", 1, {100: 1, 200: 1})])
+    for last, said in ((1, "final return, % of SAC"), (2, "(mean of the last 2 evaluations)")):
+        plots.summary(file, last=last)
+        assert figures[-1].axes[0].get_xlabel().endswith(said)
+
+
+def fitted(name, seed, curves, env_id=DM):
+    """(flags, scalars) of a model study with these {tag: {step: value}}."""
+    flags = {"model_study": "random", "gradient_steps": 300, "env_id": env_id, "seed": seed}
+    return AGENT | SCRIPTS[name] | flags, curves
+
+
+@pytest.mark.parametrize("real", [-0.27, 0.0, 0.27])
+def test_forensics_of_a_task_whose_rewards_are_costs(real, tmp_path, figures, recwarn):
+    curves = {"rewards/real": dict.fromkeys(STEPS3, real), "rewards/synthetic": dict.fromkeys(STEPS3, real)}
+    far = curves | {"rewards/synthetic": dict.fromkeys(STEPS3, real + 9)}
+    runs = [fitted("FTFL", 1, curves), fitted("MBPO", 1, far)]
+    plots.forensics(write_csv(tmp_path / "runs.csv", runs), env_id=DM)
+    (axis,) = figures[0].axes
+    low, high = axis.get_ylim()
+    assert low < real < high and (real == 0 or high - low < 7.1 * abs(real))
+    assert [text.get_text().split()[0] for text in axis.texts] == ["MBPO"] * (real != 0)
+    assert not list(recwarn)
+
+
+def test_forensics_tells_tasks_apart_and_numbers_its_axes(tmp_path, figures, capsys):
+    """Fig 3a is of MBPO on several tasks: in its colour, and no line under the legend. A logarithmic axis of
+    less than a decade has numbers, too. What was not logged is a dash."""
+    variance = {"model/predicted_variance_velocity": dict(zip(STEPS3, (2, 3, 7)))}
+    runs = [fitted("MBPO", 1, variance | {"model/variance_loss": dict(zip(STEPS3, (-1, -2, -3)))})]
+    runs += [fitted("MBPO", 1, {"model/variance_loss": dict(zip(STEPS3, (-4, -1, 0)))}, "Walker2d-v5")]
+    plots.forensics(write_csv(tmp_path / "runs.csv", runs), env_id=DM)
+    figures[0].canvas.draw()
+    axes = {axis.get_title(): axis for axis in figures[0].axes}
+    by_task = axes["3a: variance loss of MBPO"]
+    lines = list(lines_of(by_task).values())
+    assert {line.get_color() for line in lines} == {plots.COLORS["MBPO"]}
+    assert len({line.get_linestyle() for line in lines}) == 2
+    top = by_task.transData.inverted().transform(by_task.get_legend().get_window_extent().p0)[1]
+    assert top > 0, "the highest line ends at 0"
+    velocity = axes["3b: variance, velocities"].yaxis
+    assert [text.get_text() for text in velocity.get_minorticklabels() if text.get_text()]
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MBPO")][1:2]
+    assert row.split()[-1] == "-" and "nan" not in row
+
+
+def test_a_tag_without_a_common_step_takes_no_other_with_it(tmp_path, figures, capsys):
+    runs = [trained("FTFL", seed, {100: 1, 200: 2}) for seed in (1, 2)]
+    runs += [trained("FTFL", 3, {100: 1, 200: 2}, target_normalization=False)]
+    for (_, curves), step in zip(runs, (150, 180, 200)):
+        curves["losses/qf1_values"] = {step: 5}
+    plots.ablation(write_csv(tmp_path / "runs.csv", runs))
+    panels = {axis.get_title(): list(lines_of(axis)) for axis in figures[0].axes}
+    assert panels["walker-walk: return"] == ["DNP only (1 seed)", "FTFL (2 seeds)"]
+    assert panels["walker-walk: mean Q"] == ["DNP only (1 seed)"]
+    assert "losses/qf1_values left out" in capsys.readouterr().err
+
+
+def test_what_tags_an_export_has_does_not_make_its_runs_unfinished(tmp_path, figures):
+    """The last training episode ends before the run does."""
+    flags, curves = trained("SAC", 1, {100: 1, 300: 2})
+    runs = [(flags, curves | {"charts/episodic_return": {50: 1, 250: 4}})]
+    tags = ("charts/episodic_return",)
+    plots.export(write_csv(tmp_path / "runs.csv", runs), str(tmp_path / "some"), tags)
+    plots.curves((str(tmp_path / "some.csv"),), tag=tags[0])
+    (line,) = lines_of(figures[0].axes[0]).values()
+    assert line.get_xdata().tolist() == [50, 250]
+    short = runs[0][0] | {"total_timesteps": 400}, runs[0][1]
+    plots.export(write_csv(tmp_path / "runs.csv", [short]), str(tmp_path / "some.csv"), tags)
+    with pytest.raises(SystemExit):
+        plots.curves((str(tmp_path / "some.csv"),), tag=tags[0])
+
+
+def test_runs_takes_a_folder_of_csv_files_and_names_what_has_no_runs(tmp_path, capsys):
+    (tmp_path / "csv").mkdir()
+    for seed in (1, 2):
+        write_csv(tmp_path / f"csv/{seed}.csv", [trained("SAC", seed, {100: seed})])
+    (tmp_path / "csv/other.csv").write_text("a,b\n1,2\n")
+    loaded = plots.load_runs((str(tmp_path / "csv"), str(tmp_path / "nowhere")))
+    assert [run.flags["seed"] for run in loaded] == [1, 2]
+    said = capsys.readouterr().err
+    assert f"--runs {tmp_path}/nowhere: no runs there" in said and "other.csv: ValueError: no file of" in said
+    write_run(tmp_path / "csv/run", 3, [1, 2, 3])
+    assert [run.flags["seed"] for run in plots.load_runs((str(tmp_path / "csv"),))] == [3]
+
+
+def test_taxonomy_of_a_few_tasks(tmp_path, figures, capsys):
+    """Of one to three there is no rank correlation; of none there is no figure."""
+    lines = (ROOT / "benchmark/results/taxonomy.csv").read_text().splitlines()
+    hopper = next(line for line in lines if line.startswith("dm_control/hopper-hop"))
+    file = tmp_path / "few.csv"
+    file.write_text("\n".join([lines[0], hopper]))
+    plots.taxonomy(str(file), str(tmp_path / "out"))
+    text = (tmp_path / "out.md").read_text()
+    assert "hopper-hop *" in text and "*: MBPO fails there in the paper" in text and "nan]" not in text
+    file.write_text(lines[0] + "\n")
+    with pytest.raises(SystemExit) as stop:
+        plots.taxonomy(str(file), str(tmp_path / "out"))
+    assert stop.value.code == 2 and "error: --data" in capsys.readouterr().err
 
 
 def test_versions_of_a_task_are_different_tasks(tmp_path, figures):

@@ -640,9 +640,14 @@ def test_what_the_page_says_of_an_action_s_effect_is_in_the_results():
 def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
     flags = "--num-seeds 2 --env-id Hopper-v5 --hidden-dim 16 --batch-size 20 --learning-starts 40"
     flags += " --log-interval 5 --total-timesteps 60 --utd-ratio 1 --eval-episodes 1 --device cpu"
-    monkeypatch.setattr(critics, "ROWS", {"small": ("sac", flags.split())})
-    args = critics.Args(rows=("small",), run_dir=str(tmp_path / "runs"), out=str(tmp_path / "out"))
+    monkeypatch.setattr(critics, "ROWS", {x: ("sac", flags.split()) for x in ("small", "small-cool")})
+    args = critics.Args(
+        rows=("small", "small-cool"), run_dir=str(tmp_path / "runs"), out=str(tmp_path / "out")
+    )
     critics.main(args)
+    for name, said in {"small": "SAC", "small-cool": "SAC, cool"}.items():
+        abouts = [json.loads(path.read_text()) for path in (tmp_path / "runs" / name).glob("*/args.json")]
+        assert [plots.label(about) for about in abouts] == [said] * 2
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
     monkeypatch.setattr(critics, "START", 40)
     (tmp_path / "out").rename(tmp_path / "critics")

@@ -1,6 +1,7 @@
 """benchmark/studies.py: the fits are what their names say, and none is made twice or lost."""
 
 import csv
+import json
 import os
 from dataclasses import replace
 
@@ -55,7 +56,10 @@ def test_a_fit_is_made_once_and_its_numbers_are_those_logged(tmp_path, monkeypat
     assert [float(line["reward_r2"]) for line in free] == [
         float(f"{value:.4g}") for value in scalars["model/reward_r2"][1]
     ]
-    assert ftfl.Ensemble is not studies.FixedVariance
+    assert ftfl.Ensemble is not studies.FixedVariance and ftfl.make_run_dirs.__name__ == "make_run_dirs"
+    for name in ("hopper", "hopper-fixed"):
+        (about,) = (tmp_path / "runs" / name).glob("*/args.json")
+        assert json.loads(about.read_text()).get("changed") == ("fixed" if "fixed" in name else None)
     monkeypatch.setattr(model_study, "main", None)  # nothing is fitted again
     studies.main(args)
     assert not list(tmp_path.glob("runs/*.pid"))
