@@ -194,6 +194,14 @@ def test_an_evaluation_is_of_whole_episodes_from_different_states():
     assert all(np.array_equal(results[name], again[name]) for name in results), "the same episodes"
     assert not np.array_equal(results["eval/q_start"], sac.evaluate(agent, envs, args, 20)["eval/q_start"])
     assert len(np.unique(results["eval/q_start"])) == 6
+    calls = []
+    agent.q_values = lambda qf, obs, actions: (
+        calls.append((qf, obs, actions)) or torch.stack([obs[..., 5] + 9, obs[..., 5]], 1)
+    )
+    q_start = sac.evaluate(agent, envs, args, 10)["eval/q_start"]
+    assert all(qf is agent.qf for qf, _, _ in calls), "not the target critics"
+    assert q_start == pytest.approx(calls[0][1][..., 5].numpy()), "the smaller one, at the first states"
+    assert torch.equal(calls[0][2], torch.tanh(agent.actor(calls[0][1])[0]))
     # By hand, one environment after the other
     seeds = np.random.SeedSequence((args.seed, 10, 1)).generate_state(6).tolist()
     for i, seed in enumerate(seeds):
@@ -315,7 +323,9 @@ def test_termination_rules_at_their_edges(model_script):
     assert hopper(s0=0.69) and hopper(s1=0.21) and hopper(s1=-0.21)
     assert hopper(s5=101.0) and hopper(s5=-101.0)
     assert rule("Ant-v5")(torch.full((27,), 1.01)).item() and rule("Ant-v5")(torch.full((27,), 0.19)).item()
-    assert rule("Walker2d-v5")(torch.full((17,), 2.01)).item()
+    for z, angle, ends in ((2.01, 0, True), (0.79, 0, True), (1.99, 0.99, False), (1, 1.01, True)):
+        assert rule("Walker2d-v5")(torch.tensor([z, angle, *[0.0] * 15])).item() == ends
+        assert rule("Walker2d-v5")(torch.tensor([z, -angle, *[0.0] * 15])).item() == ends
     for z in (0.99, 2.01):
         assert rule("Humanoid-v5")(torch.full((45,), z)).item()
     for env_id in GYM_TASKS + ["dm_control/walker-walk-v0"]:
@@ -323,7 +333,8 @@ def test_termination_rules_at_their_edges(model_script):
             s = torch.ones(45)
             s[-1] = bad
             assert rule(env_id)(s).item(), "a state that is not a number is no live state"
-    assert not rule("dm_control/humanoid_CMU-run-v0")(torch.ones(5)).item()
+    for task in ("humanoid_CMU-run", "reach_site_features"):  # of the suite, and of manipulation
+        assert not rule(f"dm_control/{task}-v0")(torch.ones(5)).item()
 
 
 @pytest.mark.parametrize(

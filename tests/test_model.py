@@ -301,6 +301,27 @@ def test_model_metrics_are_in_the_environments_units(normalized, state):
     )
 
 
+def test_reward_and_states_have_metrics_of_their_own(model_script):
+    """A model that knows the one number of the state, and not the reward, with another std for each."""
+    args = make_args(model_script)
+    batch = random_batch(1, 100, 1, 1, module=model_script)
+    model, buffer = model_script.Ensemble(1, 1, args), filled_buffer(model_script, batch)
+    rows = torch.arange(100)[None]
+    model.fit_normalizers(buffer.sample(rows.unsqueeze(1)))
+    targets = model.targets(buffer.sample(rows.unsqueeze(1))).expand(1, 7, 100, 2)
+    wrong = torch.stack([targets[..., 0], targets[..., 1].flip(-1)], -1)
+    std = torch.tensor([0.1, 0.5]).expand_as(wrong)
+    model.forward = lambda obs, actions: (wrong[:, :, : obs.shape[2]], 2 * std.log())
+    picks = torch.randperm(100, generator=torch.Generator().manual_seed(0))  # as evaluate_model draws them
+    wrong = wrong[:, :, picks]
+    logs = model_script.evaluate_model(model, buffer, rows)
+    assert logs["model/next_state_r2"].item() == pytest.approx(1, abs=1e-4)
+    assert logs["model/reward_r2"].item() < 0.1
+    of_both = (torch.tensor([0.1, 0.5]) * torch.as_tensor(model.target_std).flatten()).tolist()
+    assert logs["rewards/synthetic_std"].unique().tolist() == pytest.approx(of_both[1:])
+    assert logs["model/predicted_std"].flatten(0, 2).mean(0).tolist() == pytest.approx(of_both)
+
+
 def test_one_bad_dimension_does_not_decide_next_state_r2_and_constant_ones_are_left_out():
     batch = odd_scales_batch(ftfl)
     model, buffer, (_, holdout_rows), _ = make_model(ftfl, 2, batch=batch)

@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import stress_resume
+import sweep
 import torch
 from conftest import make_args, random_batch, read_scalars
 
@@ -168,6 +169,19 @@ def test_flags_of_the_run_hold_and_only_some_may_change(script, tmp_path, capsys
     argv = ["--gamma", "0.9", "--num-threads", "2", "--total-timesteps", "200", "--eval-interval", "7"]
     args = script.parse_args(["--resume", str(run_dir), *argv, "--env-workers", "--log-interval", "9"])
     assert (args.num_threads, args.total_timesteps, args.eval_interval, args.log_interval) == (2, 200, 7, 9)
+    free = {"total_timesteps", "device", "num_threads", "env_workers", "tf32", "compile", "resume"}
+    free |= {"eval_interval", "log_interval", "checkpoint_interval"}
+    assert sweep.MAY_CHANGE == free | {"run_dir"}, "the sweep's, which names another folder, too"
+    others = {bool: "", int: "77", float: "0.77"}
+    others |= {"device": "cuda", "next_state_prediction": "residual"}
+    for name, value in vars(args).items():
+        flag = f"--{'no-' * (value is True)}{name.replace('_', '-')}"
+        argv = [flag, others.get(name, others.get(type(value), "other"))]
+        if name in free - {"resume"}:
+            assert getattr(script.parse_args(["--resume", str(run_dir), *filter(None, argv)]), name) != value
+        elif name != "resume":
+            call = lambda: script.parse_args(["--resume", str(run_dir), *filter(None, argv)])  # noqa: B023, E731
+            assert_stops(capsys, 2, f"--{name.replace('_', '-')}", "--resume", call=call)
     for steps in ("100", "120"):
         call = lambda: resume(script, run_dir, "--total-timesteps", steps)  # noqa: B023, E731
         assert_stops(capsys, 2, "--total-timesteps", "120", call=call)

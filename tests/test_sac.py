@@ -1,6 +1,7 @@
 """The mathematics of SAC: the log-probability, the target, the signs, the initial weights, the buffer, the
 bias."""
 
+import copy
 import math
 
 import pytest
@@ -179,6 +180,37 @@ def test_adam_is_that_of_torch(script, compile):
         for a, b in zip(ours, torchs):
             assert torch.allclose(a, b, rtol=1e-4, atol=1e-4), step  # one step is 0.01
     assert all(p.grad is None for p in ours)
+
+
+@torch.no_grad()
+def test_an_update_logs_what_the_readme_says(script):
+    """Each number recomputed: the critics' of before, the actor's with critics that have made their step."""
+    agent, args = make_agent(script, num_seeds=2)
+    agent.log_alpha.data[:] = torch.tensor([[-1.0], [0.5]])
+    batch, noise = random_batch(2, 20, OBS, ACT, module=script), torch.randn(2, 2, 20, ACT)
+    before = copy.deepcopy(agent)
+    with torch.enable_grad():
+        logs = agent.update(batch, noise)
+    q = before.q_values(before.qf, batch.obs, batch.actions)
+    actions, log_probs = before.actor.sample(batch.obs, noise[:, 1])
+    alpha = before.log_alpha.exp()
+    min_q = agent.q_values(agent.qf, batch.obs, actions).min(1).values
+    expected = {"qf1_values": q[:, 0], "qf2_values": q[:, 1], "alpha": alpha, "entropy": -log_probs}
+    expected["qf_loss"] = (q - before.q_target(batch, noise[:, 0]).unsqueeze(1)).square()
+    expected["actor_loss"] = alpha * log_probs - min_q
+    expected["alpha_loss"] = -alpha * (log_probs - ACT / 2)
+    expected["action_size"] = actions.abs()
+    assert {f"losses/{name}" for name in expected} == set(logs)
+    for name, values in expected.items():
+        means = [x.reshape(2, -1).mean(1) for x in (logs[f"losses/{name}"], values)]
+        assert torch.allclose(*means, rtol=1e-4), name
+
+
+def test_target_critics_begin_as_the_critics(script):
+    agent, _ = make_agent(script)
+    state, target = agent.qf.state_dict(), agent.qf_target.state_dict()
+    assert all(torch.equal(target[name], x) for name, x in state.items()) and len(state) == 6
+    assert len({x.data_ptr() for x in [*state.values(), *target.values()]}) == 12, "copies"
 
 
 def test_target_critics_follow_by_tau_and_are_never_trained(script):
