@@ -108,3 +108,18 @@ def test_a_run_sets_the_precision_of_products(script, tf32, precisions, monkeypa
     args.run_dir = str(tmp_path)
     script.main(args)
     assert called == ["fast_matmul"] and precisions[1].fp32_precision == ("tf32" if tf32 else "ieee")
+
+
+def test_a_checkpoint_has_the_generator_of_every_gpu(script, tmp_path, monkeypatch):
+    """On a GPU the random numbers are the GPU's: resumed, they must not begin anew. (Here two made up.)"""
+    short = {"env_id": "Hopper-v5", "total_timesteps": 20, "learning_starts": 15, "run_dir": str(tmp_path)}
+    run_dirs = script.main(make_args(script, device="cpu", **short))
+    states, back = [torch.arange(3), torch.arange(5)], []
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", back.append)
+    args = script.parse_args(["--resume", str(run_dirs[0]), "--total-timesteps", "30"])
+    script.save_checkpoint(args, {}, run_dirs, [], 20, [0])
+    for count in (0, 1, 2, 3):  # on this machine; more GPUs than then keep their own
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        script.load_checkpoint(args, {})
+        assert [x.tolist() for x in back.pop()] == [x.tolist() for x in states[:count]]

@@ -2,11 +2,13 @@
 
 import ast
 import os
+import re
 import tempfile
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+import model_study
 import pytest
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
@@ -134,3 +136,51 @@ def test_any_flags_start_or_stop_with_one_line(script):
 
     check()
     assert min(outcomes[0], outcomes[2]) > EXAMPLES / 5, outcomes
+
+
+def hyperparameters():
+    """{flag: (the value, the flags)}: the two cells of its row in README's table of hyperparameters."""
+    rows = {}
+    text = (ROOT / "README.md").read_text().split("## Hyperparameters")[1].split("\n## ")[0]
+    for line in text.splitlines():
+        cells = line.strip("| ").split(" | ")
+        if len(cells) == 4 and "--" in cells[2]:
+            for flag in re.findall(r"--([a-z-]+)", cells[2]):
+                rows.setdefault(flag.replace("-", "_"), (cells[1], cells[2]))  # not that of Tuned FTFL
+    return rows
+
+
+def numbers_in(text):
+    """The numbers of a cell: 1,000,000, 3e-4, and 5 % as 0.05."""
+    found = re.findall(r"(?<![\w.])(\d[\d,]*(?:\.\d+)?(?:e-\d+)?)( %)?", text)
+    return [float(number.rstrip(",").replace(",", "")) / (100 if percent else 1) for number, percent in found]
+
+
+def test_the_defaults_are_those_that_the_readme_states(script):
+    """All numbers but those that say how a run is watched, and every row of the table."""
+    table, args = hyperparameters(), script.Args()
+    assert len(table) >= 29
+    by_hand = {"next_state_prediction": "direct", "rollout_schedule": "1:1:0:1", "target_normalization": True}
+    by_hand |= {"critic_layer_norm": False, "learned_logvar_bounds": False, "num_seeds": 1}
+    by_hand |= {"target_entropy_scale": 0.5}  # −(action dims)/2
+    unstated = {"seed", "num_threads", "log_interval", "checkpoint_interval", "env_id", "run_dir", "resume"}
+    unstated |= {"full_observation", "device", "env_workers", "tf32", "compile"}
+    for name, value in vars(args).items():
+        if name in by_hand:
+            assert value == by_hand[name] and name in table
+        elif name not in unstated:
+            value_cell, flag_cell = table[name]
+            assert value in numbers_in(value_cell), f"--{name} is {value}, README says {value_cell}"
+    assert f"(default {args.num_seeds})" in table["num_seeds"][1]
+    assert f"(default {args.total_timesteps:,})" in table["total_timesteps"][1]
+    assert set(table) <= set().union(*(vars(module.Args()) for module in (sac, mbpo, ftfl)))
+
+
+def test_a_model_study_has_the_defaults_of_ftfl():
+    study, args = vars(model_study.Args()), vars(ftfl.Args())
+    other = {"env_id", "run_dir"}  # of --buffer, and a folder of its own
+    shared = study.keys() & args.keys() - other
+    assert len(shared) > 10 and {name: study[name] for name in shared} == {
+        name: args[name] for name in shared
+    }
+    assert study["steps"] == args["model_train_steps"]
