@@ -309,6 +309,15 @@ def test_the_capacity_of_a_buffer_may_grow(script):
 # ---------------------------------------- What stops a run
 
 
+@pytest.mark.parametrize("name", ["agent", "model"])
+def test_no_checkpoint_is_replaced_by_one_with_bad_numbers(script, name, tmp_path, capsys):
+    part = torch.nn.Linear(2, 2)
+    part.weight.data[0, 1] = torch.nan
+    call = lambda: script.save_checkpoint(script.Args(), {name: part}, [tmp_path], [], 5, [0])  # noqa: E731
+    assert_stops(capsys, 1, f"the {name}'s weight", "step 5", call=call)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "what",
     [

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import filled_buffer, make_args, random_batch, read_scalars
+from conftest import filled_buffer, make_args, random_batch, read_checkpoint, read_scalars
 
 OBS, ACT = 5, 2
 
@@ -86,11 +86,17 @@ def test_no_two_seeds_and_no_two_starts_of_a_run_share_an_episode(script):
 def test_runs_of_other_seeds_are_other_runs_and_of_the_same_seed_the_same(script, tmp_path):
     def logged(seed, name):
         flags = {"env_id": "Hopper-v5", "total_timesteps": 80, "learning_starts": 60, "utd_ratio": 1}
-        return read_scalars(
-            script.main(make_args(script, **flags, seed=seed, run_dir=str(tmp_path / name)))[0]
-        )
+        (run_dir,) = script.main(make_args(script, **flags, seed=seed, run_dir=str(tmp_path / name)))
+        return read_scalars(run_dir), read_checkpoint(run_dir)
 
-    first, again, second = logged(1, "first"), logged(1, "again"), logged(2, "second")
+    (first, state), (again, _), (second, other) = logged(1, "first"), logged(1, "again"), logged(2, "second")
     assert first == again
+    for name in {"agent", "model"} & state.keys():  # they began apart: in 20 updates weights move by 0.006
+        weights = (
+            x[name]["actor.net.0.weight" if name == "agent" else "net.0.weight"] for x in (state, other)
+        )
+        assert torch.sub(*weights).abs().mean() > 0.05
+    actions = [x["buffer"]["data"][1][0, :60].flatten() for x in (state, other)]
+    assert torch.corrcoef(torch.stack(actions))[0, 1].abs() < 0.3, "nor do they act alike at random"
     for tag in ("losses/qf_loss", "charts/episodic_return", "eval/episodic_return"):
         assert first[tag] != second[tag]
