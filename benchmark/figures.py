@@ -437,6 +437,28 @@ def grid_critics_table():
     return "\n".join(lines)
 
 
+def noise_table():
+    """A line per algorithm on Hopper, with fixed and with learned bounds of the predicted variance: scores,
+    and as means over the last 2,500 steps (mu - y)^2 / sigma^2 and the critics' loss, each seed's."""
+    lines = [
+        "| algorithm | bounds | score | model/mse_loss | losses/qf_loss | next-state R2 |",
+        "|---" * 6 + "|",
+    ]
+    files = grid_files("bounds")
+    learned = plots.load_runs(files) if glob.glob(*files) else []
+    for bounds, found in (
+        ("fixed", read_grid(("grid",)).get("Hopper", {})),
+        ("learned", {x: [r for r in learned if plots.algorithm(r.flags) == x] for x in plots.SWITCHES}),
+    ):
+        for name in GRID_ALGORITHMS:
+            if runs := sorted(found.get(name, []), key=lambda run: run.flags["seed"]):
+                tags = ("model/mse_loss", "losses/qf_loss", "model/next_state_r2")
+                cells = [row_of([late(run, tag) for run in runs]) for tag in tags]
+                kind = bounds if name != "SAC" else "-"
+                lines.append(f"| {name} | {kind} | {row_of(scores(runs))} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def grid_rewards_table():
     """A line per algorithm: how its model's reward comes along on quadruped-walk, each seed's, in the
     trainings of the model at these environment steps."""
@@ -748,7 +770,7 @@ TABLES |= {
     "grid_model": grid_model_table,
     "grid_critics": grid_critics_table,
 }
-TABLES |= {"grid_rewards": grid_rewards_table, "grid_landings": grid_landings_table}
+TABLES |= {"noise": noise_table, "grid_rewards": grid_rewards_table, "grid_landings": grid_landings_table}
 TABLES |= {
     "cheetah": cheetah_table,
     "effects": effects_table,

@@ -5,6 +5,9 @@
     python benchmark/grid.py --list                               # what is missing
     python benchmark/grid.py --tasks Hopper-v5 --total-timesteps 25000 --out OTHER  # go on to these
     python benchmark/grid.py --preset hopper --run-dir runs/hopper --out benchmark/results/hopper  # another
+    python benchmark/grid.py --tasks Hopper-v5 --run-dir runs/OTHER --out OTHER -- --learned-logvar-bounds
+
+What stands after -- goes to the scripts, as in sweep.py.
 
 The runs are those of `benchmark/sweep.py --preset laptop`, in a folder that both can work on: where Ray is at
 hand, take the sweep, and this to write down what is complete. A run whose CSV is in --out is not run again; a
@@ -22,12 +25,12 @@ sys.path.insert(0, str(ROOT))
 
 import critics  # noqa: E402
 import sweep  # noqa: E402
-import tyro  # noqa: E402
 
 import plots  # noqa: E402
 
 TAGS = ["eval/episodic_return", "eval/q_start", "eval/discounted_return"]
 TAGS += ["model/reward_r2", "model/next_state_r2", "rewards/real", "rewards/synthetic", "losses/qf1_values"]
+TAGS += ["losses/qf_loss", "model/mse_loss"]
 
 
 @dataclass
@@ -85,7 +88,7 @@ def complete(run, out):
     export(run, out)
 
 
-def main(args):
+def main(args, passed=()):
     if args.jobs < 1:
         plots.fail(f"--jobs must be at least 1, not {args.jobs}")
     if args.total_timesteps and Path(args.out).resolve() == Path(Args.out).resolve():
@@ -94,10 +97,12 @@ def main(args):
         )
     if args.preset != Args.preset and Path(args.out).resolve() == Path(Args.out).resolve():
         plots.fail(f"--preset {args.preset} needs an --out of its own: in that folder is the laptop's grid")
+    if passed and Path(args.out).resolve() == Path(Args.out).resolve():
+        plots.fail(f"{passed[0]} needs an --out of its own: in that folder is the grid without it")
     names = ("preset", "algos", "tasks", "seeds", "run_dir", "num_seeds", "gpus")
     wanted = {name: getattr(args, name) for name in names}
     longer = ["--total-timesteps", str(args.total_timesteps)] if args.total_timesteps else []
-    runs = sweep.plan(sweep.Args(**wanted), longer)
+    runs = sweep.plan(sweep.Args(**wanted), [*passed, *longer])
     runs.sort(key=lambda run: run.flags["seed"])  # all of the first seed before the second
     missing = [run for run in runs if not is_written(run, args.out)]
     for run in missing if args.list else ():
@@ -111,4 +116,4 @@ def main(args):
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(*sweep.read_command_line(Args, __doc__))

@@ -434,6 +434,11 @@ def main(args, passed=()):
     sys.exit(1 if failed else 0)
 
 
-if __name__ == "__main__":
+def read_command_line(flags, description):
+    """The `flags` before --, and the words after it."""
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    main(tyro.cli(Args, args=sys.argv[1:at], description=__doc__), sys.argv[at + 1 :])
+    return tyro.cli(flags, args=sys.argv[1:at], description=description), sys.argv[at + 1 :]
+
+
+if __name__ == "__main__":
+    main(*read_command_line(Args, __doc__))

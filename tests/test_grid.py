@@ -104,6 +104,16 @@ def test_another_preset_has_a_folder_of_its_own(small, tmp_path, monkeypatch, ca
     assert run.flags["seed"] == 2 and run.scalars["eval/episodic_return"][0].tolist() == [30, 60, 90]
 
 
+def test_what_stands_after_the_dashes_goes_to_the_scripts(small, tmp_path, capsys):
+    grid.main(replace(small, algos=("mbpo",)), ["--learned-logvar-bounds", "--gamma", "0.9"])
+    (run,) = plots.load_runs((str(tmp_path / "out/*.csv"),))
+    assert run.flags["learned_logvar_bounds"] and run.flags["gamma"] == 0.9
+    assert {"losses/qf_loss", "model/mse_loss"} <= run.scalars.keys()
+    with pytest.raises(SystemExit) as error:
+        grid.main(replace(small, out=grid.Args.out), ["--gamma", "0.9"])
+    assert error.value.code == 2 and "error: --gamma needs an --out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["jobs", "total_timesteps", "preset"])
 def test_a_mistake_is_one_line_before_any_run(small, tmp_path, capsys, flag):
     wrong = {

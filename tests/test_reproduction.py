@@ -548,6 +548,19 @@ def test_what_page_and_readme_say_of_gym_is_in_the_results():
     )
 
 
+def test_what_page_says_of_noise_on_hopper_is_in_the_results():
+    text, grid = " ".join(PAGE.split()), figures.read_grid(("grid",))["Hopper"]
+    mse, loss = (
+        {x: between([figures.late(run, tag) for run in runs], digits) for x, runs in grid.items()}
+        for tag, digits in (("model/mse_loss", 2), ("losses/qf_loss", 0))
+    )
+    words = "it is {} for MBPO's models, {} for DNP only's, {} for FTFL's (0.0067 of a state's std), {} for TUN"
+    order = ("MBPO", "DNP only", "FTFL", "TUN only")
+    assert words.format(*(mse[name] for name in order)) in text
+    words = "have a loss of {}, {}, {} and {} in that order, SAC's {}."
+    assert words.format(*(loss[name] for name in (*order, "SAC"))) in text
+
+
 def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
     text, readme = " ".join(PAGE.split()), " ".join((ROOT / "README.md").read_text().split())
     said = verdicts("cheetah-run")
