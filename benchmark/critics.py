@@ -7,15 +7,18 @@
     python benchmark/critics.py --list                      # the rows, as the commands that they stand for
 
 What is complete is skipped, what is partial goes on. Different rows may run side by side. The numbers go to
-benchmark/results/critics/ROW.csv; `make figures` draws them. Three kinds of rows are no commands, but
+benchmark/results/critics/ROW.csv; `make figures` draws them. Four kinds of rows are no commands, but
 diagnoses: *-cut cuts imagined next states to the range of the real ones, number by number; *-noforce leaves
 the forces and torques (24 of 78 numbers) out of what quadruped observes; *-cool starts the temperature at
 0.01 instead of 1; *-orthogonal starts actor and critics from the weights of the same authors' earlier code.
 """
 
+import contextlib
 import csv
 import json
+import os
 import shlex
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,6 +218,12 @@ def mark(script, changed):
     script.make_run_dirs = make_marked
 
 
+def is_logged(run_dirs):
+    """Whether the logs of all these runs reach their end."""
+    runs = map(plots.read_run_dir, run_dirs)
+    return all(plots.last_step(run) >= run.flags["total_timesteps"] for run in runs)
+
+
 def run(script, flags, folder, changes=(), changed=""):
     """Run a command to its end, from where it is, in a `folder` of its own. `changes` are made to the script
     before, and undone; `changed` is what args.json calls them."""
@@ -222,12 +231,14 @@ def run(script, flags, folder, changes=(), changed=""):
     run_dirs = run_dirs_of(folder)
     if run_dirs and (run_dirs[0] / "checkpoint.pt").exists():
         flags = ["--resume", str(run_dirs[0])]
+    elif run_dirs and is_logged(run_dirs):
+        return run_dirs  # complete: `main` has removed its checkpoint
     elif run_dirs:
         for path in Path(folder).glob("*/*"):  # killed before its first checkpoint
             path.unlink()
         for run_dir in run_dirs:
             run_dir.rmdir()
-    before = dict(vars(script))
+    before, handlers = dict(vars(script)), {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
         for change in changes:
             change(script)
@@ -239,12 +250,22 @@ def run(script, flags, folder, changes=(), changed=""):
         return script.main(args)
     finally:
         vars(script).update(before)
+        for number, handler in handlers.items():  # main's only note a signal, and nobody would look
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def whole(path):
+    """A file to write that becomes `path` once it is complete: what is stopped midway replaces nothing."""
+    with open(f"{path}.tmp", "w", newline="") as file:
+        yield file
+    os.replace(f"{path}.tmp", path)
 
 
 def export(run_dirs, path):
     """Write the numbers of a row's runs as CSV: a line per seed and logged step, of four digits."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
+    with whole(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["seed", "step", *TAGS])
         for run_dir in run_dirs:
@@ -281,7 +302,7 @@ def real_and_imagined_forces(out):
         with torch.no_grad():
             states[name] = model.sample(held_out.obs, held_out.actions)[0][0].numpy()
         states["real"] = held_out.next_obs[0].numpy()
-    with open(out, "w", newline="") as file:
+    with whole(out) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["from", "to", *states])
         shares = [
@@ -304,6 +325,8 @@ def landings(out, agent_dir="", number=0, episodes=100, policies=("none", "rando
     policies = {name: known[name] for name in policies}
     if agent_dir:
         _, agents, agent, _ = evaluate.load(agent_dir)
+        if agents.env_id != "dm_control/quadruped-walk-v0":
+            plots.fail(f"--agent {agent_dir}: its task is {agents.env_id}, not quadruped-walk")
 
         @torch.no_grad()
         def mean_action(obs):
@@ -312,7 +335,11 @@ def landings(out, agent_dir="", number=0, episodes=100, policies=("none", "rando
             return torch.tanh(mean)[number, 0].numpy()
 
         policies["agent"] = mean_action
-    with open(out, "w", newline="") as file:
+    kept = []  # of policies that do not play now
+    if Path(out).exists():
+        with open(out, newline="") as file:
+            kept = [row for row in csv.reader(file) if row[0] not in ("policy", *policies)]
+    with whole(out) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["policy", "episode", "start", "after_200", "end", "return"])
         for name, policy in policies.items():
@@ -325,6 +352,7 @@ def landings(out, agent_dir="", number=0, episodes=100, policies=("none", "rando
                     rewards.append(reward)
                 numbers = (upright[0], upright[min(200, len(rewards))], upright[-1], sum(rewards))
                 writer.writerow([name, episode, *(f"{float(x):.4g}" for x in numbers)])
+        writer.writerows(kept)
 
 
 def main(args):
@@ -342,18 +370,19 @@ def main(args):
     for name in args.rows:
         script, flags = ROWS[name]
         out = Path(args.out) / f"{name}.csv"
+        changes = {ending[1:]: change for ending, change in DIAGNOSES.items() if name.endswith(ending)}
         if args.list:
-            print(f"{name}: python {script}.py {shlex.join(flags)}")
+            no_command = f"  (no command: {', '.join(changes)})" * bool(changes)
+            print(f"{name}: python {script}.py {shlex.join(flags)}{no_command}")
         elif out.exists():
             print(f"{name}: complete")
         else:
-            changes = {ending[1:]: change for ending, change in DIAGNOSES.items() if name.endswith(ending)}
             flags = [*flags, "--num-threads", str(args.num_threads)]
             folder, changed = Path(args.run_dir) / name, ", ".join(changes)
             run_dirs = run(SCRIPTS[script], flags, folder, changes.values(), changed)
             export(run_dirs, out)
             if not args.keep:
-                (run_dirs[0] / "checkpoint.pt").unlink()
+                (run_dirs[0] / "checkpoint.pt").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

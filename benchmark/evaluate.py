@@ -6,7 +6,7 @@
 RUN is the directory with checkpoint.pt: of seeds trained side by side the first one's, and all of them play.
 The episodes are played as in a run's evaluations, with the mean action. --seed and the step of the checkpoint
 decide them: with the run's --seed, and its --eval-episodes as --episodes, they are those of the evaluation at
-that step, if there was one.
+that step, if there was one and the run was on a CPU.
 """
 
 import os
@@ -44,6 +44,7 @@ def load(run_dir):
         state = read_run(run_dir)
         script = import_module(state["script"])
         args = script.Args(**state["flags"] | {"device": "cpu", "num_threads": 1, "env_workers": False})
+        script.fast_matmul()  # as in a run: other products would round otherwise, and soon play otherwise
         env = script.make_env(args.env_id, args.full_observation)
         env.close()
         agent = script.SAC(env.observation_space.shape[0], env.action_space.shape[0], args)
@@ -85,9 +86,10 @@ def film(script, args, agent, step, seed, folder):
         env = script.make_env(args.env_id, args.full_observation)
         env.unwrapped.render_mode = "rgb_array"  # DMC's and Gymnasium's tasks look at it when they render
         first = dict(episode_trigger=lambda episode: episode == 0, disable_logger=True)
+        first["fps"] = round(1 / env.unwrapped.dt)  # Shimmy's own, 1,000 dt, is slow motion
         return gym.wrappers.RecordVideo(env, str(folder), name_prefix=name, **first)
 
-    names = [f"seed-{args.seed + k}-step-{step}" for k in range(args.num_seeds)]
+    names = [f"seed-{args.seed + k}-step-{step}-played-{seed}" for k in range(args.num_seeds)]
     args = replace(args, seed=seed, eval_episodes=1)
     envs = gym.vector.SyncVectorEnv([partial(make, name) for name in names], autoreset_mode="NextStep")
     returns = script.evaluate(agent, envs, args, step)["eval/episodic_return"][:, 0]
@@ -97,7 +99,7 @@ def film(script, args, agent, step, seed, folder):
 
 def main(flags):
     """Print the returns. Returns them, (seeds, episodes)."""
-    bounds = {"episodes": (1, 10_000), "seed": (0, 2**32 - 1)}
+    bounds = {"episodes": (1, 1_000), "seed": (0, 2**32 - 1)}
     for name, (least, most) in bounds.items():
         if not least <= getattr(flags, name) <= most:
             fail(f"--{name} must lie in [{least}, {most}], not {getattr(flags, name)}")
@@ -121,4 +123,7 @@ def main(flags):
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    try:
+        main(tyro.cli(Args, description=__doc__))
+    except KeyboardInterrupt:
+        fail("stopped", 130)

@@ -22,6 +22,7 @@ import os
 import re
 import sys
 import zipfile
+import zlib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -257,12 +258,13 @@ def main(study):
     args.env_id = study.env_id or args.env_id
     if study.buffer:
         batch, args.env_id, args.full_observation = read_buffer(study.buffer)
-        if study.env_id not in ("", args.env_id):
+        if study.env_id not in ("", args.env_id, args.env_id.rsplit("-v", 1)[0]):
             fail(f"--env-id {study.env_id}: the transitions of --buffer are of {args.env_id}")
     args.device = str(script.check_args(args))
     torch.set_num_threads(args.num_threads)
     if study.buffer:
-        about = f"{Path(study.buffer).resolve().name} {len(batch.obs)}"
+        digest = zlib.crc32(batch.next_obs.tobytes())  # two files may have one name
+        about = f"{Path(study.buffer).resolve().name} {len(batch.obs)} {digest:08x}"
     else:
         batch, about = collect(script, args, study.collect), f"random {args.env_id} {study.collect}"
     if study.save:

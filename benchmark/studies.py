@@ -96,9 +96,10 @@ class Args:
 
 def flags_of(name, seeds, args):
     """The flags of model_study.py for one fit of some seeds, side by side."""
-    flags = FITS[name].replace("SAC", args.rewarded or str(Path(args.run_dir) / "sac/RUN"))
-    flags = f"{SHARED} --device {args.device} {flags} --seed {seeds[0]} --num-seeds {len(seeds)}"
-    return f"{flags} --run-dir {Path(args.run_dir) / name}".split()
+    flags = f"{SHARED} --device {args.device} {FITS[name]} --seed {seeds[0]} --num-seeds {len(seeds)}"
+    buffer = args.rewarded or str(Path(args.run_dir) / "sac/RUN")
+    words = [buffer if word == "SAC" else word for word in flags.split()]
+    return [*words, "--run-dir", str(Path(args.run_dir) / name)]
 
 
 @contextlib.contextmanager
@@ -109,8 +110,10 @@ def claimed(path):
         yield False
         return
     path.write_text(str(os.getpid()))
-    yield True
-    path.unlink()
+    try:
+        yield True
+    finally:
+        path.unlink()
 
 
 def sac_run(args):
@@ -120,8 +123,7 @@ def sac_run(args):
     if runs and torch.load(runs[0], weights_only=True)["step"] == 200_000:
         return runs[0].parent
     with claimed(Path(args.run_dir) / "sac.pid") as ours:
-        flags = ["--resume", str(runs[0].parent)] if runs else [*SAC.split(), "--run-dir", str(folder)]
-        return sac.main(sac.parse_args(flags))[0] if ours else None
+        return critics.run(sac, SAC.split(), folder)[0] if ours else None
 
 
 def export_sac(run_dir, path):
@@ -190,15 +192,17 @@ def fit(name, flags, outs, args):
 
 def main(args):
     names = [name for name in FITS if any(name.startswith(start) for start in args.fits)]
-    if not names:
-        plots.fail(f"--fits {' '.join(args.fits)}: there are {', '.join(FITS)}")
+    for start in args.fits:
+        if not any(name.startswith(start) for name in FITS):
+            plots.fail(f"--fits {start}: there are {', '.join(FITS)}")
     if not args.seeds:
         plots.fail("--seeds needs at least one")
     if not args.list:  # before hours of fits, and the hour of sac.py
         ftfl.check_args(ftfl.Args(device=args.device))
         if args.rewarded and not Path(args.rewarded).is_file():
             plots.fail(f"--rewarded {args.rewarded}: no such file (model_study.py --save writes one)")
-    Path(args.out).mkdir(parents=True, exist_ok=True)
+        with plots.output(args.out) as out:
+            out.mkdir(exist_ok=True)
     groups = [[seed] for seed in args.seeds]
     if args.device != "cpu":
         groups = [args.seeds]
@@ -208,12 +212,17 @@ def main(args):
         flags = flags_of(name, seeds, args)
         if args.list:
             numbers = ", ".join(map(str, seeds))
-            print(f"{name}, seed {numbers}: python benchmark/model_study.py {shlex.join(flags)}")
+            no_command = "".join(f"  (no command: {x[1:]})" for x in ENSEMBLES if name.endswith(x))
+            print(f"{name}, seed {numbers}: python benchmark/model_study.py {shlex.join(flags)}{no_command}")
             continue
         outs = [Path(args.out) / f"{name}__{seed}.csv" for seed in seeds]
         with claimed(Path(args.run_dir) / f"{name}__{seeds[0]}.pid") as ours:
-            if ours and not all(out.exists() for out in outs):
+            if all(out.exists() for out in outs):
+                print(f"{outs[0].stem}: complete")
+            elif ours:
                 fit(name, flags, outs, args)
+            else:
+                print(f"{outs[0].stem}: another process is at it")
 
 
 if __name__ == "__main__":

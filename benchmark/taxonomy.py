@@ -1,7 +1,7 @@
 """Where will MBPO fail? The paper's two causes measured task by task on random transitions, without an agent.
 
-    python benchmark/taxonomy.py --jobs 2                                     # a night on two cores
-    python benchmark/taxonomy.py --env-ids Hopper-v5 dm_control/fish-swim-v0  # minutes
+    python benchmark/taxonomy.py --jobs 2 --out NEW.csv                         # a night on two cores
+    python benchmark/taxonomy.py --env-ids Hopper-v5 Ant-v5 --out NEW.csv       # minutes
 
 Per task and seed, from the transitions of a random policy:
 
@@ -18,20 +18,23 @@ and of a model fitted to them, for each setting of ftfl.py's switches (mbpo, tun
     SETTING_reward_ratio                        mean imagined over mean real reward
     SETTING_reward_out_of_range                 share of imagined rewards outside of the real ones' range
 
-A line is written to --out as soon as it is known; what is there already is not computed again. `plots.py
-taxonomy` draws the file. The model is half as wide as the scripts', so that 50 tasks take a night; with
---model-hidden-dim 200 it is theirs.
+A line is written to --out as soon as it is known; what is there already is not computed again: other flags
+need another file. `plots.py taxonomy` draws it. The model is half as wide as the scripts', so that 50 tasks
+take a night; with --model-hidden-dim 200 it is theirs.
 """
 
 import csv
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
 
 import model_study  # noqa: E402
 import numpy as np  # noqa: E402
@@ -68,7 +71,7 @@ class Args:
     steps: int = 3_000  # gradient steps of each model
     model_hidden_dim: int = 100  # width of the four hidden layers (the scripts' is 200)
     jobs: int = 1  # processes side by side, of one thread each
-    out: str = "benchmark/results/taxonomy.csv"  # the table
+    out: str = str(ROOT / "benchmark/results/taxonomy.csv")  # the table; the default is complete
 
 
 def suite_tasks():
@@ -139,6 +142,12 @@ def measure(env_id, seed, args):
     return row
 
 
+def as_worker():
+    """Leave Ctrl-C to the parent, and no lock of tqdm's behind when it kills this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())
+
+
 def read(path):
     """The lines of a table, [{column: text}]; none if it is not there."""
     if not Path(path).exists():
@@ -147,29 +156,65 @@ def read(path):
         return list(csv.DictReader(file))
 
 
+def check_args(args):
+    """The ids of the tasks, with their versions and each once, and the lines that --out has. A mistake in the
+    last task, too, ends the program here, before the first is measured."""
+    for name, least in (("transitions", 2 * ftfl.HOLDOUT_BLOCK), ("steps", 1), ("jobs", 1)):
+        if getattr(args, name) < least:
+            ftfl.fail(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    if not args.seeds:
+        ftfl.fail("--seeds needs at least one")
+    tasks = []
+    for env_id in args.env_ids or [*PAPER, *(task for task in suite_tasks() if task not in PAPER)]:
+        for seed in args.seeds[:1] if tasks else args.seeds:
+            flags = ftfl.Args(env_id=env_id, seed=seed, device="cpu", model_hidden_dim=args.model_hidden_dim)
+            ftfl.check_args(flags)
+        tasks.append(flags.env_id)
+    try:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        with open(args.out, "a"):
+            lines = read(args.out)
+    except OSError as error:
+        ftfl.fail(f"--out {args.out} can't be written: {error}")
+    if any(list(line) != COLUMNS for line in lines):
+        ftfl.fail(f"--out {args.out}: it is no table of this program")
+    if others := {line["transitions"] for line in lines} - {str(args.transitions)}:
+        ftfl.fail(f"--out {args.out} has lines of --transitions {', '.join(others)}: name another file")
+    return list(dict.fromkeys(tasks)), lines
+
+
 def main(args):
-    tasks = args.env_ids or [*PAPER, *(task for task in suite_tasks() if task not in PAPER)]
-    for env_id in tasks:  # a mistake in the last one is found before the first is measured
-        ftfl.check_args(ftfl.Args(env_id=env_id, device="cpu"))
-        ftfl.termination_rule(env_id)
-    done = {(line["env_id"], int(line["seed"])) for line in read(args.out)}
-    wanted = [(task, seed) for seed in args.seeds for task in tasks if (task, seed) not in done]
-    out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    tasks, lines = check_args(args)
+    done = {(line["env_id"], int(line["seed"])) for line in lines}
+    wanted = [
+        (task, seed) for seed in dict.fromkeys(args.seeds) for task in tasks if (task, seed) not in done
+    ]
+    if not wanted:
+        print(f"{args.out} has all of these lines; name another --out to measure them anew")
+    out, failed = Path(args.out), []
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     context = multiprocessing.get_context("spawn")  # forked, torch's threads may hang
-    with ProcessPoolExecutor(args.jobs, context) as pool, open(out, "a", newline="") as file:
+    pool = ProcessPoolExecutor(args.jobs, context, as_worker)
+    with pool, open(out, "a", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if not out.stat().st_size:
             writer.writeheader()
         futures = {pool.submit(measure, task, seed, args): f"{task}, seed {seed}" for task, seed in wanted}
-        failed = []
-        for future in tqdm(as_completed(futures), "tasks x seeds", len(wanted)):
-            if error := future.exception():
-                failed.append(f"{futures[future]}: {model_study.short(error)}")
-                continue
-            row = future.result()
-            writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
-            file.flush()
+        try:
+            for future in tqdm(as_completed(futures), "tasks x seeds", len(wanted), disable=not wanted):
+                if error := future.exception():
+                    failed.append(f"{futures[future]}: {model_study.short(error)}")
+                    continue
+                row = future.result()
+                writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
+                file.flush()
+        except (
+            KeyboardInterrupt,
+            SystemExit,
+        ) as stop:  # the lines so far stay; what is under way is given up
+            for process in multiprocessing.active_children():
+                process.kill()
+            ftfl.fail("stopped; the same command goes on", getattr(stop, "code", 130))
     if failed:
         ftfl.fail(f"not measured: {'; '.join(failed)}", 1)
 

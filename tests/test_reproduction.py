@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import critics
@@ -133,7 +134,7 @@ def test_all_policies_play_the_same_episodes_and_what_they_earn_is_theirs(tmp_pa
 
 
 def test_the_agent_of_a_run_plays_its_mean_actions(tmp_path, monkeypatch):
-    args = make_args(sac, num_seeds=2)
+    args = make_args(sac, num_seeds=2, env_id="dm_control/quadruped-walk-v0")
     agent = sac.SAC(78, 12, args)
     monkeypatch.setattr(critics.evaluate, "load", lambda run: (sac, args, agent, 0))
     with torch.no_grad():
@@ -142,6 +143,13 @@ def test_the_agent_of_a_run_plays_its_mean_actions(tmp_path, monkeypatch):
     critics.landings(tmp_path / "landings.csv", "RUN", 1, episodes=1)
     none, _, own = (tmp_path / "landings.csv").read_text().splitlines()[1:]
     assert own.removeprefix("agent") == none.removeprefix("none")
+    critics.landings(tmp_path / "landings.csv", episodes=1, policies=("none",))  # the others' lines stay
+    lines = (tmp_path / "landings.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["policy", "none", "random", "agent"]
+    args.env_id = "Hopper-v5"
+    with pytest.raises(SystemExit):
+        critics.landings(tmp_path / "landings.csv", "RUN", episodes=1)
+    assert (tmp_path / "landings.csv").read_text().splitlines() == lines
 
 
 def test_an_agent_without_landings_is_a_mistake_of_one_line(monkeypatch, capsys):
@@ -554,7 +562,9 @@ def test_what_page_says_of_noise_on_hopper_is_in_the_results():
         {x: between([figures.late(run, tag) for run in runs], digits) for x, runs in grid.items()}
         for tag, digits in (("model/mse_loss", 2), ("losses/qf_loss", 0))
     )
-    words = "it is {} for MBPO's models, {} for DNP only's, {} for FTFL's (0.0067 of a state's std), {} for TUN"
+    words = (
+        "it is {} for MBPO's models, {} for DNP only's, {} for FTFL's (0.0067 of a state's std), {} for TUN"
+    )
     order = ("MBPO", "DNP only", "FTFL", "TUN only")
     assert words.format(*(mse[name] for name in order)) in text
     words = "have a loss of {}, {}, {} and {} in that order, SAC's {}."
@@ -691,6 +701,7 @@ def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
     args = critics.Args(
         rows=("small", "small-cool"), run_dir=str(tmp_path / "runs"), out=str(tmp_path / "out")
     )
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     critics.main(args)
     for name, said in {"small": "SAC", "small-cool": "SAC, cool"}.items():
         abouts = [json.loads(path.read_text()) for path in (tmp_path / "runs" / name).glob("*/args.json")]
@@ -703,6 +714,22 @@ def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
     assert (q[0] != q[1]).all()
     assert figures.at_end({"q": (steps, q)}, "q", 2) == pytest.approx(q[:, -2:].mean(1))
     assert len(figures.read_row("small")["return"][1]) == 2
+    monkeypatch.setattr(sac, "main", None)  # its checkpoint is removed, and yet it is complete
+    critics.main(critics.Args(rows=("small",), run_dir=args.run_dir, out=str(tmp_path / "other")))
+    (again, first) = ((tmp_path / folder / "small.csv").read_text() for folder in ("other", "critics"))
+    assert again == first
+    assert [signal.getsignal(number) for number in handlers] == list(handlers.values())
+    (tmp_path / "other/small.csv").unlink()
+
+    def broken(run_dir, read=plots.read_run_dir):
+        assert "__sac__1__" in str(run_dir), "the second seed's log can't be read"
+        return read(run_dir)
+
+    monkeypatch.setattr(critics, "is_logged", lambda run_dirs: True)
+    monkeypatch.setattr(plots, "read_run_dir", broken)
+    with pytest.raises(AssertionError):
+        critics.main(critics.Args(rows=("small",), run_dir=args.run_dir, out=str(tmp_path / "other")))
+    assert not (tmp_path / "other/small.csv").exists(), "half a file would count as complete"
     monkeypatch.setattr(critics, "run", None)
     critics.main(critics.Args(rows=("small",), out=str(tmp_path / "critics")))
     assert "small: complete" in capsys.readouterr().out
@@ -710,6 +737,9 @@ def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         critics.main(critics.Args(rows=("smal",)))
     assert "there is no such row" in capsys.readouterr().err
+    critics.main(critics.Args(rows=("small", "small-cool"), list=True))
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.endswith("  (no command: cool)") for line in printed] == [False, True]
 
 
 def test_what_page_and_readme_say_of_critics_that_run_away_is_in_the_results():

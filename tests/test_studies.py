@@ -139,6 +139,18 @@ def test_a_mistake_is_one_line_before_any_fit(flags, tmp_path, monkeypatch, caps
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_no_command_is_listed_as_such(capsys, tmp_path):
+    studies.main(
+        studies.Args(seeds=(1,), run_dir=str(tmp_path / "my runs"), out=str(tmp_path / "x"), list=True)
+    )
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(studies.FITS) and not list(tmp_path.iterdir())
+    for name, line in zip(studies.FITS, printed):
+        assert line.startswith(name) and f"--run-dir '{tmp_path}/my runs/{name}'" in line
+        assert ("(no command: " in line) == name.endswith(("-fixed", "-cap"))
+        assert (f"--buffer '{tmp_path}/my runs/sac/RUN'" in line) == name.startswith("rewarded")
+
+
 def test_no_such_fit_is_one_line(capsys):
     with pytest.raises(SystemExit) as error:
         studies.main(studies.Args(fits=("nothing",)))

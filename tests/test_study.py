@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import evaluate
+import gymnasium as gym
 import model_study
 import numpy as np
 import pytest
@@ -137,6 +138,18 @@ def test_settings_on_the_same_transitions_share_the_study(tmp_path):
         _, (run_dir,) = study(tmp_path, **flags)
         names.add(json.loads((run_dir / "args.json").read_text())["model_study"])
     assert len(names) == 1
+
+
+def test_two_files_of_one_name_are_two_studies(tmp_path):
+    names, batch = set(), model_study.collect(ftfl, ftfl.Args(env_id=TASK), 100)
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        file = str(tmp_path / folder / "t.npz")
+        model_study.save_transitions(file, batch, TASK)
+        batch = batch._replace(next_obs=batch.next_obs + 0.1)
+        _, (run_dir,) = study(tmp_path, buffer=file, env_id="")
+        names.add(json.loads((run_dir / "args.json").read_text())["model_study"])
+    assert len(names) == 2 and all(name.startswith("t.npz ") for name in names)
 
 
 # ---------------------------------------- Groups and variances
@@ -284,8 +297,10 @@ def test_flags_that_contradict_each_other(run, tmp_path, capsys):
 
 
 # ---------------------------------------- Evaluation
-def test_evaluation_is_that_of_the_run(run, capsys):
+def test_evaluation_is_that_of_the_run(run, capsys, monkeypatch):
     script, run_dir = run
+    called = []
+    monkeypatch.setattr(script, "fast_matmul", lambda: called.append(script))
     returns = evaluate.main(evaluate.Args(str(run_dir), episodes=3, seed=5))
     text = capsys.readouterr().out
     names = json.loads((run_dir / "args.json").read_text())["run_dirs"]
@@ -294,6 +309,7 @@ def test_evaluation_is_that_of_the_run(run, capsys):
         assert returns[k].mean() == pytest.approx(logged, rel=1e-6)
         assert f"seed {5 + k}" in text and f"{returns[k].mean():.2f}" in text
     assert f"{returns[0].std(ddof=1):.2f}" in text
+    assert called == [script], "products by another library than the run's make other episodes of 1,000 steps"
 
 
 def test_evaluation_by_hand(run):
@@ -348,6 +364,16 @@ def test_a_missing_renderer_is_one_line(run, capsys, monkeypatch):
     assert not (run[1] / "videos").exists()
 
 
+@pytest.mark.parametrize("env_id, fps", [("dm_control/cheetah-run-v0", 100), ("Hopper-v5", 125)])
+def test_films_are_as_fast_as_the_task(env_id, fps, tmp_path, monkeypatch):
+    """Not as Shimmy says: 10 frames a second of cheetah-run, which makes 100 steps in one."""
+    made = []
+    monkeypatch.setattr(gym.wrappers, "RecordVideo", lambda env, folder, **kw: made.append(kw) or env)
+    monkeypatch.setattr(sac, "evaluate", lambda *args: {"eval/episodic_return": np.zeros((1, 1))})
+    evaluate.film(sac, sac.Args(env_id=env_id, seed=3), None, 60, 7, tmp_path)
+    assert made[0]["fps"] == fps and made[0]["name_prefix"] == "seed-3-step-60-played-7"
+
+
 @pytest.mark.parametrize("run", [sac], indirect=True, ids=["sac"])
 def test_films_an_episode_per_seed(run):
     command = [
@@ -364,5 +390,5 @@ def test_films_an_episode_per_seed(run):
         pytest.skip("there is no renderer")
     assert result.returncode == 0, result.stderr
     names = sorted(file.name for file in (run[1] / "videos").iterdir())
-    assert names == [f"seed-{seed}-step-60-episode-0.mp4" for seed in (5, 6)]
+    assert names == [f"seed-{seed}-step-60-played-0-episode-0.mp4" for seed in (5, 6)]
     assert all(file.stat().st_size > 1_000 for file in (run[1] / "videos").iterdir())

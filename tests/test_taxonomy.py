@@ -1,8 +1,11 @@
 """benchmark/taxonomy.py: its statistics on transitions made by hand, its table, and the figure of it."""
 
 import csv
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -70,11 +73,64 @@ def test_a_killed_run_goes_on_where_it_was_and_two_jobs_find_the_same(tmp_path):
 @pytest.mark.parametrize("words, named", [
     (["--env-ids", "Hopper-v5", "dm_control/lqr-lqr_2_1-v0"], "--env-id dm_control/lqr-lqr_2_1-v0"),
     (["--env-ids", "Nothing-v0"], "--env-id Nothing-v0"),
+    (["--jobs", "0"], "--jobs must be at least 1"),
+    (["--transitions", "9"], "--transitions must be at least 10"),
+    (["--steps", "0"], "--steps must be at least 1"),
+    (["--seeds"], "--seeds needs at least one"),
+    (["--env-ids", "Hopper-v5", "--seeds", "1", "-1"], "--seed must lie in"),
+    (["--env-ids", "Hopper-v5", "--model-hidden-dim", "0"], "--model-hidden-dim must lie in"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_before_anything_is_measured(words, named, tmp_path):
-    done = run(*words, *SMALL, "--out", tmp_path / "out.csv", check=False)
+    done = run(*SMALL, "--out", tmp_path / "out.csv", *words, check=False)
     assert done.returncode == 2 and named in done.stderr and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_an_out_of_other_flags_or_that_can_t_be_written_is_one_line(tmp_path):
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    made_up_table(tmp_path / "table.csv")
+    for out, named in (
+        ("other.csv", "no table of this"),
+        ("table.csv", "--transitions 0.5"),
+        (".", "can't be"),
+    ):
+        before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+        done = run("--env-ids", "Hopper-v5", *SMALL, "--out", tmp_path / out, check=False)
+        assert done.returncode == 2 and f"--out {tmp_path / out}" in done.stderr and named in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert before == {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+
+def test_a_task_without_its_version_is_measured_once_and_what_is_complete_is_said(tmp_path):
+    out = tmp_path / "out.csv"
+    run("--env-ids", "Hopper", "Hopper-v5", "Humanoid", *SMALL, "--out", out)
+    assert [line["env_id"] for line in taxonomy.read(out)] == ["Hopper-v5", "Humanoid-v5"]
+    done = run("--env-ids", "Humanoid", "InvertedDoublePendulum-v5", *SMALL, "--out", out)  # without a rule
+    assert [line["env_id"] for line in taxonomy.read(out)][2:] == ["InvertedDoublePendulum-v5"]
+    done = run("--env-ids", "Hopper", *SMALL, "--out", out)
+    assert "name another --out" in done.stdout
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_keeps_its_lines_and_leaves_no_process(number, code, tmp_path):
+    words = ["--env-ids", "Hopper-v5", "--seeds", *range(1, 40), "--transitions", 300, "--steps", 30]
+    command = [sys.executable, ROOT / "benchmark/taxonomy.py", *words, "--out", tmp_path / "out.csv"]
+    process = subprocess.Popen(
+        list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.poll() is None and (tmp_path / "out.csv").exists() * 1 < 1:
+        time.sleep(0.1)
+    while process.poll() is None and len(taxonomy.read(tmp_path / "out.csv")) < 2:
+        time.sleep(0.1)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    assert process.wait(20) == code
+    said = process.stderr.read().splitlines()
+    assert said[-1] == "error: stopped; the same command goes on" and "Traceback" not in "".join(said)
+    assert 2 <= len(taxonomy.read(tmp_path / "out.csv")) < 30
+    with pytest.raises(ProcessLookupError):  # its group has ended, too
+        for _ in range(100):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
 
 
 def test_the_default_tasks_are_the_papers_and_the_suites():

@@ -77,3 +77,24 @@ def test_whole_steps_are_timed_by_the_clock(monkeypatch, tmp_path):
     speed, share = throughput.steps_per_second("sac", 1, "dm_control/walker-walk-v0", 1, False)
     assert 15 < speed < 50
     assert 0.6 < share < 1
+
+
+def test_a_short_measurement_has_no_evaluation_in_it(monkeypatch, tmp_path):
+    """At 20 updates of 2 ms a step takes some 45 ms; the evaluation after the last one here takes 4 s."""
+    slow = "def sleep_instead(self, batch, noise):\n    time.sleep(0.002)\n"
+    slow += "    return {'nothing': torch.zeros(1, 1)}\n\n\nSAC.update = sleep_instead\n"
+    slow += "def evaluate(agent, envs, args, step):\n    time.sleep(4)\n"
+    slow += "    return {'eval/episodic_return': np.zeros((1, 1))}\n\n\n"
+    (tmp_path / "sac.py").write_text(
+        (ROOT / "sac.py").read_text().replace("if __name__", slow + "if __name__")
+    )
+    monkeypatch.setattr(throughput, "ROOT", tmp_path)
+    speed, _ = throughput.steps_per_second("sac", 20, "Hopper-v5", 1, False)
+    assert 12 < speed < 25
+
+
+def test_a_worker_that_dies_is_named_with_its_own_log(monkeypatch):
+    monkeypatch.setattr(throughput, "SHAPES", {"small": (4, 2)})
+    for pythons in ({"SB3": sys.executable}, {"SB3": "/bin/true"}):  # it has no stable_baselines3; no answer
+        with pytest.raises(AssertionError, match="SB3 died: see .*throughput-SB3.log"):
+            throughput.measure(pythons, 1, 1, ["SB3", "MKL"])
