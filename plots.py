@@ -13,7 +13,7 @@
 (args.json) say, not by their names: by task, algorithm, switches and model width; and where runs of one such
 group differ in another flag that matters for what is learned, by that flag too. Lines and dots are
 interquartile means (IQM) over seeds, shades 95 % bootstrap intervals (Agarwal et al. 2021), which are too
-narrow for few seeds: of two or three they are all that the seeds span. Values of different steps are never
+narrow for few seeds: the shades of two or three are their range. Values of different steps are never
 averaged: a group ends at the last step that all its runs have. Every figure is written as PNG and as PDF.
 """
 
@@ -87,8 +87,8 @@ def note_missing(where, named, expected):
 
 # ------------------------------------------------------------------------------------------------ Runs
 class Run(NamedTuple):
-    """One seed's run: its folder, its flags (args.json), and its scalars {tag: (steps, values)}, by step; and
-    where its log ends, if that is not the end of these scalars."""
+    """One seed's run: its folder, its flags (args.json), and its scalars {tag: (steps, values)}, by step.
+    `end` is the last step of the whole log where only some tags were exported."""
 
     name: str
     flags: dict
@@ -182,7 +182,8 @@ def load_runs(patterns, unfinished=False):
         # Beside other seeds a seed draws other random numbers than alone: another run, not the same one again
         key = (*identity(run.flags), run.flags["seed"], run.flags.get("num_seeds"))
         if key in kept:
-            why = "goes on farther" if last_step(run) > last_step(kept[key]) else "is later"
+            same = "is there twice" if run.name == kept[key].name else "is later"
+            why = "goes on farther" if last_step(run) > last_step(kept[key]) else same
             note(f"left out {kept[key].name}: {run.name}, of the same seed and flags, {why}")
         kept[key] = run
     if not kept:
@@ -250,13 +251,14 @@ def group_runs(runs, tags):
     for run in runs:
         task, name, rest = identity(run.flags)
         groups.setdefault(task, {}).setdefault(name, {}).setdefault(rest, []).append(run)
-        variants.setdefault(name, {})[rest] = dict(rest)
+        of_a_study = task if is_study(run) else ""  # whose transitions are another task's on another task
+        variants.setdefault((name, of_a_study), {})[rest] = dict(rest)
     order, short = list(COLORS), short_names(groups)
     named = {task: {} for task in sorted(groups)}
     for task in named:
         for name in sorted(groups[task], key=lambda name: (order.index(base(name)), name)):
             for rest, members in groups[task][name].items():
-                others = variants[name].values()
+                others = variants[name, task if is_study(members[0]) else ""].values()
                 differs = [f"{k} {v}" for k, v in rest if any(other.get(k) != v for other in others)]
                 full_name = ", ".join([name, *differs])
                 where = f"{short[task]}, {full_name}"
@@ -406,8 +408,8 @@ def relative(x, y, axis=0):
 def interval(*samples, statistic=iqm, resamples=2_000):
     """95 % percentile bootstrap interval (low, high) of a statistic of samples (seeds, ...) over their seeds.
 
-    nan if a sample has one seed only: one seed says nothing about others. Of two or three it is the lowest to
-    the highest, and the truth is outside more often than in one case of twenty (of three in one of four).
+    nan if a sample has one seed only: one seed says nothing about others. Of one sample of two or three it is
+    the lowest to the highest, and the truth is outside more often than in one case of twenty.
     """
     if min(len(sample) for sample in samples) < 2:
         return (np.full(np.shape(samples[0])[1:], np.nan),) * 2
@@ -465,16 +467,15 @@ def title(axis, text, xlabel="environment steps"):
     axis.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if abs(x) >= 1000 else f"{x:g}")
 
 
-def legend_below(figure, handles, texts, columns=2, heading=None):
-    """One legend below all panels, in as many columns, up to `columns`, as the figure is wide enough for."""
-    for columns in range(columns, 0, -1):
+def legend_below(figure, handles, texts, most=2, heading=None):
+    """One legend below all panels, in as many columns, up to `most`, as the figure is wide enough for."""
+    for columns in range(most, 0, -1):
         legend = figure.legend(handles, texts, loc="outside lower center", ncols=columns, title=heading)
         if legend.get_window_extent(figure.canvas.get_renderer()).width <= figure.bbox.width or columns == 1:
             break
         legend.remove()
     rows = math.ceil(len(texts) / columns)
     figure.set_figheight(figure.get_figheight() + 0.2 * max(0, rows - 3))  # not at the cost of the panels
-    return legend
 
 
 def clip(axis, low, high):
@@ -1040,7 +1041,8 @@ def taxonomy(data: str = "benchmark/results/taxonomy.csv", out: str = "figures/t
         cells = [f"{median(found[column]):.3g}" for column in columns]
         lines.append(f"| {names[task]}{' *' * (task in failing)} | {' | '.join(cells)} |")
     lines += ["", "*: MBPO fails there in the paper"] * bool(failing)
-    for x, y in (("mismatch", "mbpo_reward_r2"), ("mismatch", "ftfl_reward_r2")) if len(tasks) > 3 else ():
+    measured = sum(np.isfinite(median(found["mismatch"])) for found in tasks.values())
+    for x, y in (("mismatch", "mbpo_reward_r2"), ("mismatch", "ftfl_reward_r2")) if measured > 3 else ():
         rho, least, most, count = rank_correlation(tasks, x, y)
         words = f"rank correlation of {x} with {y} over {count} tasks"
         lines += ["", f"{words}: {rho:.2f} [{least:.2f}, {most:.2f}]"]

@@ -206,7 +206,7 @@ def run_dirs_of(folder):
 
 def mark(script, changed):
     """Have `make_run_dirs` note in args.json that the script is a changed one, and how: else plots.py would
-    take the run for one of the script's."""
+    take the run for one of the unchanged script."""
     make_run_dirs = script.make_run_dirs
 
     def make_marked(args):
@@ -232,7 +232,7 @@ def run(script, flags, folder, changes=(), changed=""):
     if run_dirs and (run_dirs[0] / "checkpoint.pt").exists():
         flags = ["--resume", str(run_dirs[0])]
     elif run_dirs and is_logged(run_dirs):
-        return run_dirs  # complete: `main` has removed its checkpoint
+        return run_dirs  # complete: critics.main has removed its checkpoint
     elif run_dirs:
         for path in Path(folder).glob("*/*"):  # killed before its first checkpoint
             path.unlink()
@@ -250,16 +250,20 @@ def run(script, flags, folder, changes=(), changed=""):
         return script.main(args)
     finally:
         vars(script).update(before)
-        for number, handler in handlers.items():  # main's only note a signal, and nobody would look
+        for number, handler in handlers.items():  # main's only note a signal; after main nobody reads that
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def whole(path):
     """A file to write that becomes `path` once it is complete: what is stopped midway replaces nothing."""
-    with open(f"{path}.tmp", "w", newline="") as file:
-        yield file
-    os.replace(f"{path}.tmp", path)
+    part = Path(f"{path}.tmp")
+    try:
+        with open(part, "w", newline="") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def export(run_dirs, path):

@@ -44,7 +44,7 @@ def load(run_dir):
         state = read_run(run_dir)
         script = import_module(state["script"])
         args = script.Args(**state["flags"] | {"device": "cpu", "num_threads": 1, "env_workers": False})
-        script.fast_matmul()  # as in a run: other products would round otherwise, and soon play otherwise
+        script.fast_matmul()  # as in a run: another library rounds differently, and the episodes soon differ
         env = script.make_env(args.env_id, args.full_observation)
         env.close()
         agent = script.SAC(env.observation_space.shape[0], env.action_space.shape[0], args)

@@ -439,7 +439,7 @@ def grid_critics_table():
 
 def noise_table():
     """A line per algorithm on Hopper, with fixed and with learned bounds of the predicted variance: scores,
-    and as means over the last 2,500 steps (mu - y)^2 / sigma^2 and the critics' loss, each seed's."""
+    and as means over the last 2,500 steps (mu - y)^2 / sigma^2, the critics' loss and the next-state R2."""
     lines = [
         "| algorithm | bounds | score | model/mse_loss | losses/qf_loss | next-state R2 |",
         "|---" * 6 + "|",

@@ -9,13 +9,14 @@
 
 What stands after -- goes to the scripts, as in sweep.py.
 
-The runs are those of `benchmark/sweep.py --preset laptop`, in a folder that both can work on: where Ray is at
+The runs are those of `benchmark/sweep.py --preset PRESET`, in a folder that both can work on: where Ray is at
 hand, take the sweep, and this to write down what is complete. A run whose CSV is in --out is not run again; a
 run that was killed goes on. Of quadruped-walk's agents it also writes how their robots land, and what that
 earns (100 episodes).
 """
 
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,9 @@ TAGS += ["losses/qf_loss", "model/mse_loss"]
 @dataclass
 class Args:
     preset: str = "laptop"  # of benchmark/sweep.py
-    algos: tuple[str, ...] = ()  # sac, mbpo, tun, dnp, ftfl; by default all
+    algos: tuple[str, ...] = ()  # sac, mbpo, tun, dnp, ftfl; by default all of the preset
     tasks: tuple[str, ...] = ()  # by default all of the preset
-    seeds: tuple[int, ...] = ()  # by default 1 to 3
+    seeds: tuple[int, ...] = ()  # by default all of the preset
     total_timesteps: int = 0  # the runs' length where it is not the preset's: complete runs go on to it
     num_seeds: int = 1  # seeds side by side in one process; on a GPU, take all
     gpus: float = 0  # with more than 0 the runs are on a GPU; --jobs says how many at once
@@ -59,6 +60,13 @@ def is_written(run, out):
     return all(path.exists() for path in csvs_of(run, out))
 
 
+def export_as(path, run_dir, tags, folder, name):
+    """Write a run's numbers as CSV, in which `name` stands for the folder on this machine."""
+    with critics.whole(path) as file, tempfile.TemporaryDirectory() as here:
+        plots.export((str(run_dir),), f"{here}/all.csv", tags)
+        file.write(Path(here, "all.csv").read_text().replace(str(folder), str(name)))
+
+
 def export(run, out):
     """Write the CSV of each of a complete run's seeds. The file of its landings comes first: with the CSV,
     all is there."""
@@ -76,9 +84,7 @@ def export(run, out):
             landed = path.with_name("landings") / path.name
             landed.parent.mkdir(parents=True, exist_ok=True)
             critics.landings(landed, str(run_dir), k, policies=())
-        plots.export((str(run_dir.with_name(about.flags["run_dirs"][k])),), str(path), tags)
-        text = path.read_text().replace(str(run.folder), run.name)  # the flags name this machine's folder
-        path.write_text(text)
+        export_as(path, run_dir.with_name(about.flags["run_dirs"][k]), tags, run.folder, run.name)
 
 
 def complete(run, out):

@@ -263,7 +263,7 @@ def main(study):
     args.device = str(script.check_args(args))
     torch.set_num_threads(args.num_threads)
     if study.buffer:
-        digest = zlib.crc32(batch.next_obs.tobytes())  # two files may have one name
+        digest = zlib.crc32(b"".join(x.tobytes() for x in batch))  # two files may have one name
         about = f"{Path(study.buffer).resolve().name} {len(batch.obs)} {digest:08x}"
     else:
         batch, about = collect(script, args, study.collect), f"random {args.env_id} {study.collect}"

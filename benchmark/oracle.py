@@ -300,9 +300,7 @@ def words_of(script, flags):
 def export(run_dir, out):
     """Write a run's numbers as CSV."""
     tags = tuple(tag for tag in TAGS if tag in plots.read_run_dir(run_dir).scalars)
-    plots.export((str(run_dir),), str(out), tags)
-    folder = str(run_dir.parent.parent.parent)  # of this machine
-    out.write_text(out.read_text().replace(folder, Args.run_dir))
+    grid.export_as(out, run_dir, tags, run_dir.parent.parent.parent, Args.run_dir)
 
 
 def main(args):

@@ -131,7 +131,7 @@ def export_sac(run_dir, path):
     transitions since the last one the mean reward and the share of rewards above 0.1."""
     steps, returns = plots.read_run_dir(Path(run_dir)).scalars["eval/episodic_return"]
     rewards = model_study.read_buffer(run_dir)[0].rewards
-    with open(path, "w", newline="") as file:
+    with critics.whole(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", "return", "reward", "rewarded"])
         for start, step, value in zip([0, *steps.astype(int)], steps.astype(int), returns):
@@ -162,12 +162,11 @@ def export(run_dir, path):
     """Write a fit's numbers as CSV, a line per logged step, of four digits."""
     scalars = plots.read_run_dir(run_dir).scalars
     columns = {c: dict(zip(*scalars[tag])) for c, tag in TAGS.items() if tag in scalars}
-    with open(f"{path}.tmp", "w", newline="") as file:
+    with critics.whole(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", *columns])
         for step in sorted(set().union(*columns.values())):
             writer.writerow([int(step), *(f"{x.get(step, np.nan):.4g}" for x in columns.values())])
-    os.replace(f"{path}.tmp", path)
 
 
 def fit(name, flags, outs, args):
@@ -175,6 +174,7 @@ def fit(name, flags, outs, args):
     if name.startswith("rewarded") and not args.rewarded:
         run_dir = sac_run(args)
         if run_dir is None:
+            print(f"{outs[0].stem}: another process is at sac.py's run")
             return
         flags[flags.index("--buffer") + 1] = str(run_dir)
         export_sac(run_dir, Path(args.out) / "sac.csv")

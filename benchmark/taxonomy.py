@@ -172,12 +172,22 @@ def check_args(args):
         tasks.append(flags.env_id)
     try:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        with open(args.out, "a"):
-            lines = read(args.out)
-    except OSError as error:
-        ftfl.fail(f"--out {args.out} can't be written: {error}")
-    if any(list(line) != COLUMNS for line in lines):
-        ftfl.fail(f"--out {args.out}: it is no table of this program")
+        with open(args.out, "a+") as file:
+            file.seek(0)
+            head = file.readline()
+        lines = read(args.out)
+    except (OSError, ValueError) as error:
+        ftfl.fail(f"--out {args.out} can't be written: {model_study.short(error)}")
+    whole = all(None not in (*line, *line.values()) for line in lines)
+    if head.strip() not in ("", ",".join(COLUMNS)) or not whole:
+        ftfl.fail(f"--out {args.out}: it is no table of this program, or a line of it is not whole")
+    if lines and Path(args.out).resolve() == Path(Args.out).resolve():
+        for name in ("transitions", "steps", "model_hidden_dim"):
+            if getattr(args, name) != getattr(Args, name):
+                flag = name.replace("_", "-")
+                ftfl.fail(
+                    f"--{flag} needs an --out of its own: the default has lines with {getattr(Args, name)}"
+                )
     if others := {line["transitions"] for line in lines} - {str(args.transitions)}:
         ftfl.fail(f"--out {args.out} has lines of --transitions {', '.join(others)}: name another file")
     return list(dict.fromkeys(tasks)), lines
@@ -199,8 +209,8 @@ def main(args):
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if not out.stat().st_size:
             writer.writeheader()
-        futures = {pool.submit(measure, task, seed, args): f"{task}, seed {seed}" for task, seed in wanted}
         try:
+            futures = {pool.submit(measure, *pair, args): f"{pair[0]}, seed {pair[1]}" for pair in wanted}
             for future in tqdm(as_completed(futures), "tasks x seeds", len(wanted), disable=not wanted):
                 if error := future.exception():
                     failed.append(f"{futures[future]}: {model_study.short(error)}")
@@ -208,10 +218,8 @@ def main(args):
                 row = future.result()
                 writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
                 file.flush()
-        except (
-            KeyboardInterrupt,
-            SystemExit,
-        ) as stop:  # the lines so far stay; what is under way is given up
+        except (KeyboardInterrupt, SystemExit) as stop:
+            # The lines so far stay; what is under way is given up
             for process in multiprocessing.active_children():
                 process.kill()
             ftfl.fail("stopped; the same command goes on", getattr(stop, "code", 130))
@@ -220,4 +228,7 @@ def main(args):
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    try:
+        main(tyro.cli(Args, description=__doc__))
+    except KeyboardInterrupt:  # before the first task was begun
+        ftfl.fail("stopped", 130)

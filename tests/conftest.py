@@ -53,10 +53,10 @@ def make_args(module, **flags):
     return module.Args(**small | flags)
 
 
-def read_scalars(run_dir):
+def read_scalars(run_dir, all_tags=False):
     """{tag: [(step, value), ...]} of a run directory, but for the speed, which no two runs share."""
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if tag != "charts/SPS"]
+    tags = [tag for tag in events.Tags()["scalars"] if all_tags or tag != "charts/SPS"]
     return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}
 
 

@@ -104,6 +104,7 @@ def test_batches_have_the_share_of_real_rows_that_rounds_best(seen):
         [real[k].get(row.numpy().tobytes()) for row in b.next_obs[k]] for b in seen.batches for k in (0, 1)
     ]
     drawn = [[t for t in rows if t is not None] for rows in drawn]
+    assert any(a != b for a, b in zip(drawn[::2], drawn[1::2])), "seeds share no row numbers"
     assert {len(rows) for rows in drawn} == {ROWS if seen.module is sac else 2}
     steps = [START + i // (2 * UTD) for i in range(len(drawn))]
     assert all(max(rows) < step for rows, step in zip(drawn, steps))
@@ -113,7 +114,7 @@ def test_batches_have_the_share_of_real_rows_that_rounds_best(seen):
 
 def test_what_is_imagined_and_kept_is_what_the_flags_say(seen):
     if seen.module is sac:
-        return
+        pytest.skip("sac.py has no model")
     assert [step for step, *_ in seen.imagined] == list(range(START, STEPS + 1)), (
         "its schedule counts all steps"
     )
@@ -130,13 +131,13 @@ def test_training_episodes_are_logged_with_their_returns_and_lengths(seen):
             assert lengths[end] == end - begin
             assert returns[end] == pytest.approx(seen.data.rewards[k, begin:end].sum().item(), rel=1e-4)
             begin = end
-        assert len(returns) > 5 and set(returns) == set(lengths)
+        assert len(returns) > 3 and set(returns) == set(lengths)
         assert any(abs(returns[end] - lengths[end]) > 1 for end in returns), "else they could be swapped"
 
 
 def test_what_lies_out_of_the_real_range_is_logged(seen):
     if seen.module is sac:
-        return
+        pytest.skip("sac.py has no model")
     expected = defaultdict(list)
     for _, rewards, next_obs, batch in seen.imagined:
         for tag, real, new in (("rewards", rewards, batch.rewards), ("model", next_obs, batch.next_obs)):
@@ -157,18 +158,10 @@ def test_speed_counts_the_steps_since_the_start_or_the_resume(script, tmp_path, 
     clock.time = itertools.count().__next__
     argv = ["--resume", str(run_dirs[0]), "--total-timesteps", "90"]
     script.main(script.parse_args(argv))
-    events = [speeds(run_dir) for run_dir in run_dirs]
+    events = [dict(read_scalars(run_dir, all_tags=True)["charts/SPS"]) for run_dir in run_dirs]
     assert events[0] == events[1]
     assert [events[0][step] for step in (60, 61, 80)] == pytest.approx([2 * 60, 2 * 61 / 2, 2 * 80 / 21])
     assert [events[0][step] for step in range(81, 91)] == pytest.approx([2] * 10)
-
-
-def speeds(run_dir):
-    """{step: charts/SPS}, which conftest's read_scalars leaves out."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0}).Reload()
-    return {point.step: point.value for point in events.Scalars("charts/SPS")}
 
 
 def test_compile_compiles_each_update_whole(script, tmp_path, monkeypatch):

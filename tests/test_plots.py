@@ -199,7 +199,7 @@ def study(tmp_path_factory):
         }
         write_events(folder / f"fit-{i}", curves, flags | fit)
         if name == "MBPO":
-            walker2d = flags | fit | {"env_id": "Walker2d-v5"}
+            walker2d = flags | fit | {"env_id": "Walker2d-v5", "model_study": "random Walker2d-v5 1"}
             write_events(folder / "fit-walker2d", {**curves, "model/variance_loss": [-4, -5, -6]}, walker2d)
     return folder
 
@@ -602,6 +602,9 @@ def test_a_seed_counts_once_unless_it_ran_beside_others(tmp_path, capsys):
 def test_of_two_runs_of_a_seed_the_one_that_has_gone_farther_counts(tmp_path, capsys):
     """Not the last one to be begun, which may be a stub, nor the last one to be named."""
     whole, stub = trained("SAC", 1, {100: 5, 200: 7}), trained("SAC", 1, {100: 1}, total_timesteps=200)
+    file = write_csv(tmp_path / "again.csv", [whole])
+    plots.load_runs((*write_csv(tmp_path / "runs.csv", [whole]), *file))
+    assert "left out run-0: run-0, of the same seed and flags, is there twice" in capsys.readouterr().err
     for runs in ([whole, stub], [stub, whole]):
         loaded = plots.load_runs(write_csv(tmp_path / "runs.csv", runs), unfinished=True)
         assert [run.scalars[plots.RETURN][1].tolist() for run in loaded] == [[5, 7]]
@@ -685,7 +688,7 @@ def test_the_summary_says_how_many_evaluations_are_averaged(tmp_path, figures):
 
 def fitted(name, seed, curves, env_id=DM):
     """(flags, scalars) of a model study with these {tag: {step: value}}."""
-    flags = {"model_study": "random", "gradient_steps": 300, "env_id": env_id, "seed": seed}
+    flags = {"model_study": f"random {env_id} 1", "gradient_steps": 300, "env_id": env_id, "seed": seed}
     return AGENT | SCRIPTS[name] | flags, curves
 
 
@@ -771,7 +774,12 @@ def test_taxonomy_of_a_few_tasks(tmp_path, figures, capsys):
     file.write_text("\n".join([lines[0], hopper]))
     plots.taxonomy(str(file), str(tmp_path / "out"))
     text = (tmp_path / "out.md").read_text()
-    assert "hopper-hop *" in text and "*: MBPO fails there in the paper" in text and "nan]" not in text
+    assert (
+        "correlation" not in text
+        and "hopper-hop *" in text
+        and "*: MBPO fails there in the paper" in text
+        and "nan]" not in text
+    )
     file.write_text(lines[0] + "\n")
     with pytest.raises(SystemExit) as stop:
         plots.taxonomy(str(file), str(tmp_path / "out"))

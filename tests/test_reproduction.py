@@ -716,7 +716,7 @@ def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
     assert len(figures.read_row("small")["return"][1]) == 2
     monkeypatch.setattr(sac, "main", None)  # its checkpoint is removed, and yet it is complete
     critics.main(critics.Args(rows=("small",), run_dir=args.run_dir, out=str(tmp_path / "other")))
-    (again, first) = ((tmp_path / folder / "small.csv").read_text() for folder in ("other", "critics"))
+    again, first = ((tmp_path / folder / "small.csv").read_text() for folder in ("other", "critics"))
     assert again == first
     assert [signal.getsignal(number) for number in handlers] == list(handlers.values())
     (tmp_path / "other/small.csv").unlink()

@@ -97,6 +97,6 @@ def test_runs_of_other_seeds_are_other_runs_and_of_the_same_seed_the_same(script
         )
         assert torch.sub(*weights).abs().mean() > 0.05
     actions = [x["buffer"]["data"][1][0, :60].flatten() for x in (state, other)]
-    assert torch.corrcoef(torch.stack(actions))[0, 1].abs() < 0.3, "nor do they act alike at random"
+    assert torch.corrcoef(torch.stack(actions))[0, 1].abs() < 0.3, "nor are their random actions alike"
     for tag in ("losses/qf_loss", "charts/episodic_return", "eval/episodic_return"):
         assert first[tag] != second[tag]

@@ -90,7 +90,7 @@ def test_a_short_measurement_has_no_evaluation_in_it(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(throughput, "ROOT", tmp_path)
     speed, _ = throughput.steps_per_second("sac", 20, "Hopper-v5", 1, False)
-    assert 12 < speed < 25
+    assert 14 < speed < 25, "as a mean of a stretch without and one with it, it could be 13.6 at most"
 
 
 def test_a_worker_that_dies_is_named_with_its_own_log(monkeypatch):
