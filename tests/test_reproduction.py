@@ -569,6 +569,29 @@ def test_what_page_says_of_noise_on_hopper_is_in_the_results():
     assert words.format(*(mse[name] for name in order)) in text
     words = "have a loss of {}, {}, {} and {} in that order, SAC's {}."
     assert words.format(*(loss[name] for name in (*order, "SAC"))) in text
+    learned = {}
+    for run in figures.plots.load_runs(figures.grid_files("bounds")):
+        assert run.flags["learned_logvar_bounds"]
+        learned.setdefault(figures.plots.algorithm(run.flags), {})[run.flags["seed"]] = run
+    of = {name: [runs[seed] for seed in (1, 2, 3)] for name, runs in learned.items()}
+    score, sac = {name: figures.scores(runs) for name, runs in of.items()}, figures.scores(grid["SAC"])
+    assert not any(figures.beside(score[name], sac) for name in ("MBPO", "DNP only"))
+    every = [run for runs in of.values() for run in runs]
+    mse, loss = (
+        between([figures.late(run, tag) for run in every], digits)
+        for tag, digits in (("model/mse_loss", 2), ("losses/qf_loss", 0))
+    )
+    assert f"`model/mse_loss` is {mse}, the critics' loss {loss}." in text
+    assert min(figures.late(run, "model/mse_loss") for run in every) > 0.9
+    assert max(figures.late(run, "losses/qf_loss") for run in every) < 30
+    assert f"MBPO scores {figures.row_of(score['MBPO'])}: its median is above SAC's lowest" in text
+    assert f"the first by {np.median(score['MBPO']) - sac.min():.0f})" in text
+    assert f"DNP only scores {figures.row_of(score['DNP only'])} and is no longer ahead: wrong" in text
+    was = between(figures.scores(grid["MBPO"]), 0)
+    assert f"MBPO's {was} and {between(score['MBPO'], 0)} do not differ by much" in text
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    words = "MBPO is not behind ({}), and DNP only is not ahead ({}):"
+    assert words.format(*(between(score[name], 0) for name in ("MBPO", "DNP only"))) in readme
 
 
 def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
