@@ -437,6 +437,31 @@ def grid_critics_table():
     return "\n".join(lines)
 
 
+UNIFORM = {"cheetah-run": 6, "finger-spin": 2, "walker-stand": 6}  # their numbers of actions
+
+
+def random_until(run, num_actions):
+    """The last logged step at which a policy's entropy is within 0.05 per action of log 2 (uniform)."""
+    steps, entropy = run.scalars["losses/entropy"]
+    return steps[entropy > num_actions * (np.log(2) - 0.05)].max(initial=0)
+
+
+def uniform_table():
+    """A line per task: until when each seed's policy is as good as uniform. Of finger-spin the runs that have
+    gone on, where there are any."""
+    lines = ["| task | " + " | ".join(GRID_ALGORITHMS) + " |", "|---" * (1 + len(GRID_ALGORITHMS)) + "|"]
+    grid, longer = read_grid(("grid",)), read_grid(("grid_longer",))
+    for task, num_actions in UNIFORM.items():
+        found = grid.get(task, {}) | longer.get(f"{task}, 25,000 steps", {})
+        known = {
+            name: [random_until(run, num_actions) for run in runs if "losses/entropy" in run.scalars]
+            for name, runs in found.items()
+        }
+        cells = [", ".join(f"{step:,.0f}" for step in known.get(name, [])) or "-" for name in GRID_ALGORITHMS]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def noise_table():
     """A line per algorithm on Hopper, with fixed and with learned bounds of the predicted variance: scores,
     and as means over the last 2,500 steps (mu - y)^2 / sigma^2, the critics' loss and the next-state R2."""
@@ -770,7 +795,12 @@ TABLES |= {
     "grid_model": grid_model_table,
     "grid_critics": grid_critics_table,
 }
-TABLES |= {"noise": noise_table, "grid_rewards": grid_rewards_table, "grid_landings": grid_landings_table}
+TABLES |= {
+    "uniform": uniform_table,
+    "noise": noise_table,
+    "grid_rewards": grid_rewards_table,
+    "grid_landings": grid_landings_table,
+}
 TABLES |= {
     "cheetah": cheetah_table,
     "effects": effects_table,

@@ -15,6 +15,7 @@ run that was killed goes on. Of quadruped-walk's agents it also writes how their
 earns (100 episodes).
 """
 
+import contextlib
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ import plots  # noqa: E402
 
 TAGS = ["eval/episodic_return", "eval/q_start", "eval/discounted_return"]
 TAGS += ["model/reward_r2", "model/next_state_r2", "rewards/real", "rewards/synthetic", "losses/qf1_values"]
-TAGS += ["losses/qf_loss", "model/mse_loss"]
+TAGS += ["losses/qf_loss", "losses/entropy", "model/mse_loss"]
 
 
 @dataclass
@@ -63,8 +64,10 @@ def is_written(run, out):
 def export_as(path, run_dir, tags, folder, name):
     """Write a run's numbers as CSV, in which `name` stands for the folder on this machine."""
     with critics.whole(path) as file, tempfile.TemporaryDirectory() as here:
-        plots.export((str(run_dir),), f"{here}/all.csv", tags)
+        with contextlib.redirect_stdout(None):  # it names its file
+            plots.export((str(run_dir),), f"{here}/all.csv", tags)
         file.write(Path(here, "all.csv").read_text().replace(str(folder), str(name)))
+    print(path)
 
 
 def export(run, out):

@@ -556,6 +556,41 @@ def test_what_page_and_readme_say_of_gym_is_in_the_results():
     )
 
 
+def test_what_page_and_readme_say_of_random_policies_in_the_grid_is_in_the_results():
+    text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
+    lines = [line.strip("| ").split(" | ") for line in figures.uniform_table().splitlines()[2:]]
+    of = {
+        task: dict(
+            zip(figures.GRID_ALGORITHMS, ([int(x.replace(",", "")) for x in c.split(", ")] for c in cells))
+        )
+        for task, *cells in lines
+    }
+    assert all(len(seeds) == 3 for found in of.values() for seeds in found.values())
+
+    def span(task, *names):
+        steps = sum((of[task][name] for name in names or figures.GRID_ALGORITHMS), [])
+        return f"{min(steps):,} to {max(steps):,}"
+
+    cheetah, finger, models = of["cheetah-run"], of["finger-spin"], figures.plots.SWITCHES
+    assert f"On cheetah-run that is {span('cheetah-run', 'SAC')} of the 12,500 steps for SAC," in text
+    later = [b - a for x in ("MBPO", "DNP only", "FTFL") for a, b in zip(cheetah["SAC"], cheetah[x])]
+    assert 0 <= min(later) and max(later) <= 600
+    assert f"and {span('cheetah-run', 'TUN only')} for TUN only" in text
+    assert f"on finger-spin {span('finger-spin', 'SAC')} for SAC, {span('finger-spin', *models)} for" in text
+    left = 12_500 - np.array([cheetah[x] + finger[x] for x in figures.GRID_ALGORITHMS])
+    assert f"for {left.min():,} to {left.max():,} steps there" in text
+    left = 12_500 - np.array(list(of["walker-stand"].values()))
+    assert f"(on walker-stand for {left.min():,} to {left.max():,})" in text
+    words = "on cheetah-run for the first {}, on finger-spin {}, on walker-stand {}."
+    assert words.format(*map(span, ("cheetah-run", "finger-spin", "walker-stand"))) in readme
+    for found in (cheetah, finger):
+        assert max(found["SAC"]) <= min(min(found[x]) for x in models) and sum(found["SAC"]) < sum(
+            found["MBPO"]
+        )
+    for run in figures.read_grid(("grid",))["Hopper"].values():
+        assert max(figures.random_until(x, 3) for x in run) <= 5_200
+
+
 def test_what_page_says_of_noise_on_hopper_is_in_the_results():
     text, grid = " ".join(PAGE.split()), figures.read_grid(("grid",))["Hopper"]
     mse, loss = (
