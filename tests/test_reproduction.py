@@ -556,6 +556,23 @@ def test_what_page_and_readme_say_of_gym_is_in_the_results():
     )
 
 
+def test_what_page_and_readme_say_of_real_halves_on_finger_spin_is_in_the_results():
+    text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
+    rows = figures.read_oracle("finger-spin")
+    score = figures.scores(rows["real50"])
+    assert f"`real50` scores {figures.row_of(score)}, above 100 in two seeds: right." in text
+    assert (score > 100).sum() == 2 and "it earns {:.0f}, {:.0f} and {:.1f}, though".format(*score) in readme
+    r2 = [figures.late(run, "model/reward_r2") for run in rows["real50"]]
+    assert f"know no more of the reward (R2 {between(r2)})" in text and max(r2) < 0.05
+    assert all(run.flags["real_ratio"] == 0.5 for run in rows["real50"])
+    (alone,) = rows["true-states"]
+    assert f"seed 1 alone so far: a score of {figures.scores([alone])[0]:.0f}, which says" in text
+    imagined, real = (
+        [figures.late(run, f"rewards/{of}") for run in rows["real50"]] for of in ("synthetic", "real")
+    )
+    assert np.abs(np.divide(imagined, real)).max() < 0.01 and "less than 0.01 of the real mean" in text
+
+
 def test_what_page_and_readme_say_of_random_policies_in_the_grid_is_in_the_results():
     text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
     lines = [line.strip("| ").split(" | ") for line in figures.uniform_table().splitlines()[2:]]
