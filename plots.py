@@ -864,6 +864,22 @@ def table(
     print(f"{text}{stem}.md, {stem}.csv")
 
 
+def write_csv(runs, out, tags=()):
+    """Write Runs as `export` does, and return the file's name."""
+    with output(out, ".csv") as stem, open(path := f"{stem}.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", "env_id", "algorithm", "seed", "tag", "step", "value"])
+        for run in runs:
+            start = [run.name, run.flags["env_id"], label(run.flags), run.flags["seed"]]
+            writer.writerow([*start, "flags", last_step(run), json.dumps(run.flags)])
+            for tag, (steps, values) in run.scalars.items():
+                if not tags or tag in tags:
+                    writer.writerows(
+                        [*start, tag, int(step), value] for step, value in zip(steps, values.tolist())
+                    )
+    return path
+
+
 def export(runs: tuple[str, ...] = ("runs",), out: str = "figures/runs.csv", tags: tuple[str, ...] = ()):
     """All logged values, of unfinished runs too, as one CSV file that --runs takes in place of folders.
 
@@ -880,18 +896,7 @@ def export(runs: tuple[str, ...] = ("runs",), out: str = "figures/runs.csv", tag
     loaded = load_runs(runs, unfinished=True)
     if missing := [tag for tag in tags if not any(tag in run.scalars for run in loaded)]:
         fail(f"--tags {' '.join(missing)}: no run has that")
-    with output(out, ".csv") as stem, open(path := f"{stem}.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["run", "env_id", "algorithm", "seed", "tag", "step", "value"])
-        for run in loaded:
-            start = [run.name, run.flags["env_id"], label(run.flags), run.flags["seed"]]
-            writer.writerow([*start, "flags", last_step(run), json.dumps(run.flags)])
-            for tag, (steps, values) in run.scalars.items():
-                if not tags or tag in tags:
-                    writer.writerows(
-                        [*start, tag, int(step), value] for step, value in zip(steps, values.tolist())
-                    )
-    print(f"{path}: {len(loaded)} runs")
+    print(f"{write_csv(loaded, out, tags)}: {len(loaded)} runs")
 
 
 # ------------------------------------------------------------------------------------------------ Taxonomy

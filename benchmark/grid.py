@@ -15,7 +15,6 @@ run that was killed goes on. Of quadruped-walk's agents it also writes how their
 earns (100 episodes).
 """
 
-import contextlib
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -64,9 +63,8 @@ def is_written(run, out):
 def export_as(path, run_dir, tags, folder, name):
     """Write a run's numbers as CSV, in which `name` stands for the folder on this machine."""
     with critics.whole(path) as file, tempfile.TemporaryDirectory() as here:
-        with contextlib.redirect_stdout(None):  # it names its file
-            plots.export((str(run_dir),), f"{here}/all.csv", tags)
-        file.write(Path(here, "all.csv").read_text().replace(str(folder), str(name)))
+        written = plots.write_csv([plots.read_run_dir(run_dir)], f"{here}/all.csv", tags)
+        file.write(Path(written).read_text().replace(str(folder), str(name)))
     print(path)
 
 

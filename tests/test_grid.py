@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import critics
 import grid
@@ -80,7 +79,7 @@ def test_complete_runs_go_on_and_what_they_were_is_not_mixed_with_what_they_are(
 def test_quadrupeds_that_land_are_the_agents_alone(tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(critics, "landings", lambda *args, **kwargs: called.append((args, kwargs)))
-    monkeypatch.setattr(plots, "export", lambda *args: called.append(args) or Path(args[1]).write_text(""))
+    monkeypatch.setattr(grid, "export_as", lambda *args: called.append(args))
     folder, flags = tmp_path / "RUN0", {"total_timesteps": 60, "seed": 1, "num_seeds": 2}
     flags["run_dirs"] = ["RUN0", "RUN1"]
     about = plots.Run("", flags, {"eval/episodic_return": ([60], [0])})
@@ -91,8 +90,8 @@ def test_quadrupeds_that_land_are_the_agents_alone(tmp_path, monkeypatch):
     for k in (0, 1):
         path = tmp_path / f"sac__dm_control-quadruped-walk-v0__seed{k + 1}.csv"
         assert called[2 * k] == ((tmp_path / "landings" / path.name, str(folder), k), {"policies": ()})
-        exported = str(tmp_path / f"RUN{k}")
-        assert called[2 * k + 1] == ((exported,), str(path), ("eval/episodic_return",))
+        exported = tmp_path / f"RUN{k}"
+        assert called[2 * k + 1] == (path, exported, ("eval/episodic_return",), run.folder, run.name)
 
 
 def test_another_preset_has_a_folder_of_its_own(small, tmp_path, monkeypatch, capsys):
