@@ -767,7 +767,7 @@ def test_runs_takes_a_folder_of_csv_files_and_names_what_has_no_runs(tmp_path, c
 
 
 def test_taxonomy_of_a_few_tasks(tmp_path, figures, capsys):
-    """Of one to three there is no rank correlation; of none there is no figure."""
+    """Of one or two there is no rank correlation; of none there is no figure."""
     lines = (ROOT / "benchmark/results/taxonomy.csv").read_text().splitlines()
     hopper = next(line for line in lines if line.startswith("dm_control/hopper-hop"))
     file = tmp_path / "few.csv"
