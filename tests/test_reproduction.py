@@ -591,7 +591,7 @@ def test_what_page_and_readme_say_of_random_policies_in_the_grid_is_in_the_resul
     cheetah, finger, models = of["cheetah-run"], of["finger-spin"], figures.plots.SWITCHES
     assert f"On cheetah-run that is {span('cheetah-run', 'SAC')} of the 12,500 steps for SAC," in text
     later = [b - a for x in ("MBPO", "DNP only", "FTFL") for a, b in zip(cheetah["SAC"], cheetah[x])]
-    assert 0 <= min(later) and max(later) <= 600
+    assert f"{min(later)} to {max(later)} steps later for MBPO, DNP only and FTFL" in text
     assert f"and {span('cheetah-run', 'TUN only')} for TUN only" in text
     assert f"on finger-spin {span('finger-spin', 'SAC')} for SAC, {span('finger-spin', *models)} for" in text
     left = 12_500 - np.array([cheetah[x] + finger[x] for x in figures.GRID_ALGORITHMS])
@@ -601,8 +601,8 @@ def test_what_page_and_readme_say_of_random_policies_in_the_grid_is_in_the_resul
     words = "on cheetah-run for the first {}, on finger-spin {}, on walker-stand {}."
     assert words.format(*map(span, ("cheetah-run", "finger-spin", "walker-stand"))) in readme
     for found in (cheetah, finger):
-        assert max(found["SAC"]) <= min(min(found[x]) for x in models) and sum(found["SAC"]) < sum(
-            found["MBPO"]
+        assert max(found["SAC"]) <= min(min(found[x]) for x in models) and np.median(found["SAC"]) < min(
+            np.median(found[x]) for x in models
         )
     for run in figures.read_grid(("grid",))["Hopper"].values():
         assert max(figures.random_until(x, 3) for x in run) <= 5_200
