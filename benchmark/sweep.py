@@ -88,12 +88,12 @@ PRESETS = {
 # Environment steps per second of one seed on one core, with 1 and with 20 updates per step, and 20 gradient
 # steps of the model: "Whole runs" in benchmark/README.md. `seconds` makes an estimate of them
 RATES = {  # (what stands for the task, script): rates
-    ("walker", "sac"): (187.2, 9.13),
-    ("walker", "mbpo"): (4.39, 3.20),
-    ("walker", "ftfl"): (4.15, 3.09),
-    ("humanoid", "sac"): (157.8, 7.81),
-    ("humanoid", "mbpo"): (3.35, 2.59),
-    ("humanoid", "ftfl"): (3.33, 2.53),
+    ("walker", "sac"): (188.6, 10.86),
+    ("walker", "mbpo"): (5.07, 3.45),
+    ("walker", "ftfl"): (5.06, 3.45),
+    ("humanoid", "sac"): (165.8, 9.87),
+    ("humanoid", "mbpo"): (4.06, 2.86),
+    ("humanoid", "ftfl"): (3.80, 2.75),
 }
 WIDE = 2.7  # times as long takes a gradient step of a model 400 wide as of one 200 wide
 RETRIES = 2
