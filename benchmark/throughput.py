@@ -469,6 +469,7 @@ def measure(pythons, threads, rounds, names, before=""):
             times = results[shape, task] = {name: [] for name in workers}
             for _ in range(rounds):
                 for name, worker in workers.items():
+                    time.sleep(0.3)  # numpy's threads still spin for a while, and held up whoever came next
                     with contextlib.suppress(BrokenPipeError):  # then there is no answer
                         print(task, *sizes, file=worker.stdin, flush=True)
                     answer = worker.stdout.readline().strip()
