@@ -484,6 +484,26 @@ def noise_table():
     return "\n".join(lines)
 
 
+def defaults_table():
+    """A line per run of Hopper at the scripts' defaults: at each evaluation after the random steps the
+    return, Q at the first states and the discounted return that was obtained from there."""
+    steps = (12_500, 15_000, 17_500, 20_000)
+    heads = ["score", *(f"at {step:,}" for step in steps), "highest Q, at step", "critics' loss"]
+    lines = [f"| algorithm | seed | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]
+    files = grid_files("hopper_utd1")
+    once = sorted(plots.load_runs(files), key=lambda run: run.flags["seed"]) if glob.glob(*files) else []
+    found = read_grid(("hopper",)).get("Hopper at the defaults", {})
+    for name, runs in [("SAC, 1 update", once), *((name, found.get(name, [])) for name in GRID_ALGORITHMS)]:
+        for run in runs:
+            tags = (plots.RETURN, "eval/q_start", "eval/discounted_return")
+            at = [dict(zip(*run.scalars[tag])) for tag in tags]
+            cells = ["{:.0f}; {:.0f}, {:.0f}".format(*(values[step] for values in at)) for step in steps]
+            logged, q = run.scalars["losses/qf1_values"]
+            cells += [f"{q.max():.0f}, {logged[q.argmax()]:,.0f}", f"{late(run, 'losses/qf_loss'):.0f}"]
+            lines.append(f"| {name} | {run.flags['seed']} | {scores([run])[0]:.0f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def grid_rewards_table():
     """A line per algorithm: how its model's reward comes along on quadruped-walk, each seed's, in the
     trainings of the model at these environment steps."""
@@ -798,6 +818,7 @@ TABLES |= {
 TABLES |= {
     "uniform": uniform_table,
     "noise": noise_table,
+    "defaults": defaults_table,
     "grid_rewards": grid_rewards_table,
     "grid_landings": grid_landings_table,
 }

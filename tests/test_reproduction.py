@@ -16,6 +16,7 @@ import torch
 from conftest import ROOT, filled_buffer, make_args, random_batch
 
 import ftfl
+import mbpo
 import plots
 import sac
 
@@ -467,6 +468,7 @@ def test_what_page_and_readme_say_of_next_states_and_critics_in_the_grid_is_in_t
     assert "in every seed on all four tasks of DMC" in readme and "in every seed on all four tasks" in text
 
     lines = [line.strip("| ").split(" | ") for line in figures.grid_critics_table().splitlines()[2:]]
+    lines = [line for line in lines if "at the defaults" not in line[0]]
     below = {"SAC": [], "MBPO": [], "FTFL": []}
     for task, *cells in lines:
         q, obtained = (dict(zip(figures.GRID_ALGORITHMS, cells[i:])) for i in (0, 5))
@@ -483,7 +485,9 @@ def test_what_page_and_readme_say_of_next_states_and_critics_in_the_grid_is_in_t
     ahead = [
         task for task in figures.read_grid() if verdicts(task)["MBPO"][1] in (["ahead)"], ["**ahead**)"])
     ]
-    assert not ahead and "It is ahead nowhere; on Hopper, DNP only and FTFL are." in text
+    assert ahead == ["Hopper at the defaults"] and verdicts(*ahead)["FTFL"] == ("-", [])
+    assert "In the grid it is ahead nowhere; on Hopper, DNP only and FTFL are." in text
+    assert "On Hopper at the scripts' defaults MBPO is ahead of SAC, by the median of three seeds." in text
 
 
 def test_what_page_says_of_the_whole_grid_is_in_the_results():
@@ -646,6 +650,84 @@ def test_what_page_says_of_noise_on_hopper_is_in_the_results():
     assert words.format(*(between(score[name], 0) for name in ("MBPO", "DNP only"))) in readme
 
 
+def test_what_page_and_readme_say_of_hopper_at_the_defaults_is_in_the_results():
+    text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
+    found = figures.read_grid(("hopper",))["Hopper at the defaults"]
+    once = figures.plots.load_runs(figures.grid_files("hopper_utd1"))
+    found["once"] = sorted(once, key=lambda run: run.flags["seed"])
+    own = ("device", "run_dir", "seed", "compile", "env_id", "total_timesteps", "eval_interval")
+    for name, runs in found.items():
+        defaults = vars((mbpo if name == "MBPO" else sac).Args()) | {"utd_ratio": 1 if name == "once" else 20}
+        assert [run.flags["seed"] for run in runs] == [1, 2, 3]
+        for run in runs:
+            assert all(run.flags[flag] == value for flag, value in defaults.items() if flag not in own)
+    assert (
+        all(run.flags["compile"] for runs in found.values() for run in runs) and "All were run with" in text
+    )
+
+    score = {name: figures.scores(runs) for name, runs in found.items()}
+    words = "MBPO scores {}, SAC {}: MBPO is ahead (right), though not in every seed;"
+    assert words.format(*(figures.row_of(score[name]) for name in ("MBPO", "SAC"))) in text
+    words = "one update per step, which scores {}, it is ahead, too (right), and SAC with 20 updates is not."
+    assert words.format(figures.row_of(score["once"])) in text
+    assert figures.beside(score["MBPO"], score["SAC"]) == figures.beside(score["MBPO"], score["once"])
+    assert figures.beside(score["MBPO"], score["SAC"]) == " (ahead)"
+    assert figures.beside(score["SAC"], score["once"]) == ""
+    words = "it scores {0}, SAC with 20 updates per step {0}, with one {0} (FTFL".format(
+        "{:.0f}, {:.0f} and {:.0f}"
+    )
+    words = words.format(*np.concatenate([*score.values()]))
+    assert list(score) == ["MBPO", "SAC", "once"] and words in readme
+
+    tags = (figures.plots.RETURN, "eval/q_start", "eval/discounted_return")
+    steps = found["SAC"][0].scalars[figures.plots.RETURN][0]
+    assert list(steps[-4:]) == [12_500, 15_000, 17_500, 20_000]
+    returns, q, obtained = (
+        {name: np.array([run.scalars[tag][1][-4:] for run in runs]) for name, runs in found.items()}
+        for tag in tags
+    )
+    earned, gained = (np.concatenate([*x.values()]).ravel() for x in (returns, obtained))
+    standing = earned > 900
+    words = "The evaluations of {:,.0f} to {:,.0f} are".format(*np.sort(earned[standing])[[0, -1]])
+    assert f"{words} of agents" in text and f": {between(gained[standing], 0)} discounted" in text
+    for name, runs in score.items():  # who scores above 600 had such an evaluation among the two
+        assert all((returns[name][runs > 600, -2:] > 900).any(1))
+    last = {name: between(x[:, -1], 0) for name, x in returns.items()}
+    words = "each seed of MBPO ({}) earns more than each of SAC ({}),"
+    assert words.format(last["MBPO"], last["SAC"]) in text
+    assert returns["MBPO"][:, -1].min() > returns["SAC"][:, -1].max()
+
+    highest = {
+        name: [run.scalars["losses/qf1_values"][1].max() for run in runs] for name, runs in found.items()
+    }
+    words = "MBPO's Q rises to {:,.0f}, {:,.0f} and {:,.0f} within 2,100 trained steps,"
+    assert words.format(*sorted(highest["MBPO"])) in text
+    for run in found["MBPO"]:
+        logged, values = run.scalars["losses/qf1_values"]
+        assert logged[values.argmax()] <= 12_100
+    assert f"no more than {gained.max():.0f} is ever obtained" in text
+    words = "at 20,000 steps it is {} at first states from which {} are obtained."
+    assert words.format(between(q["MBPO"][:, -1], 0), between(obtained["MBPO"][:, -1], 0)) in text
+    words = "SAC's rises to {:.0f}, {:.0f} and {:.0f}, and in its first seed is still at {:.0f} then, where"
+    assert words.format(*sorted(highest["SAC"]), q["SAC"][0, -1]) in text
+    assert f" then, where {obtained['SAC'][0, -1]:.0f} is obtained." in text
+    assert (q["once"] < obtained["once"]).all() and "With one update per step it stays below" in text
+    words = "Q rises to {:,.0f} to {:,.0f} with MBPO, {:.0f} to {:.0f} with SAC, where at most {:.0f} is"
+    ends = [end(highest[name]) for name in ("MBPO", "SAC") for end in (min, max)]
+    assert words.format(*ends, gained.max()) in readme
+
+    r2, next_r2, mse, imagined, real = (
+        np.array([figures.late(run, tag) for run in found["MBPO"]])
+        for tag in (
+            *("model/reward_r2", "model/next_state_r2", "model/mse_loss"),
+            *("rewards/synthetic", "rewards/real"),
+        )
+    )
+    words = "reward R2 is {}, next-state R2 {}, and {} of the real mean reward is imagined."
+    assert words.format(between(r2), between(next_r2, 3), between(imagined / real)) in text
+    assert f"`model/mse_loss` is {between(mse)}, so most" in text
+
+
 def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
     text, readme = " ".join(PAGE.split()), " ".join((ROOT / "README.md").read_text().split())
     said = verdicts("cheetah-run")
@@ -731,7 +813,15 @@ def test_what_the_page_says_of_cheetah_run_s_rows_is_in_the_results():
     assert words.format(*of["real-actions"][1::2]) in text
     words = "`mean` closes {}, less than half: right. But by training episodes it closes {}, so"
     assert words.format(*of["mean"][1::2]) in text and closed["mean"][0] < 50
-    assert f"`real50`: one seed so far, with a score of {of['real50'][0]}, which says nothing yet." in text
+    words = "`real50` is behind SAC: wrong. But it closes {} of the gap, and {} by training episodes, with"
+    assert words.format(*of["real50"][1::2]) in text
+    assert np.median(both["real50"][0]) < both["sac"][0].min() and len(both["real50"][0]) == 3
+    r2 = [
+        between([figures.late(run, tag) for run in runs[name]], 3)
+        for tag in ("model/reward_r2", "model/next_state_r2")
+        for name in ("real50", "mbpo")
+    ]
+    assert "(reward R2 {} against {}, next-state R2 {} against {}).".format(*r2) in text
     paper, half = both["paper-model"][0], both["mbpo"][0]
     assert f"`paper-model` closes {of['paper-model'][1]}, less than half: wrong." in text
     assert f"scores above each of MBPO's ({between(paper, 1)} against {between(half, 1)})" in text
