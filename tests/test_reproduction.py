@@ -827,7 +827,9 @@ def test_what_the_page_says_of_cheetah_run_s_rows_is_in_the_results():
     assert f"scores above each of MBPO's ({between(paper, 1)} against {between(half, 1)})" in text
     assert f"by training episodes it closes {of['paper-model'][3]} of the gap." in text
     assert closed["paper-model"][0] < 50 and paper.min() > half.max() and len(paper) == 3
-    assert f"instead of the grid's smaller one it earns {between(paper, 0)}." in readme
+    assert f"instead of the grid's smaller one {between(paper, 0)}." in readme
+    words = "with half of each batch real {}, which closes {};"
+    assert words.format(between(both["real50"][0], 0), of["real50"][1]) in readme
     medians = [np.median(both[name][1]) for name in ("mbpo", "ftfl", "sac")]
     assert "(as medians, MBPO has {:.1f}, FTFL {:.1f} and SAC {:.1f})".format(*medians) in text
     assert both["ftfl"][1].max() < both["mbpo"][1].min()
