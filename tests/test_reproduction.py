@@ -355,7 +355,8 @@ def test_what_page_and_readme_say_of_the_simulator_on_finger_spin_is_in_the_resu
     assert (rewards > 100).sum() == 2 and rewards.min() > 5 * of_mbpo.max()
     assert (oracle > 2 * rewards).all(), "more than twice as much"
     said = [" and ".join(figures.row_of(x).rsplit(", ", 1)) for x in (rewards, oracle)]
-    assert "MBPO earns {}, with its next states as well {}.".format(*said) in readme
+    words = "MBPO earns {}, with its next states alone 47, 7 and 0.9, with both {}."
+    assert words.format(*said) in readme
     known = {name: figures.spinner_r2(name) for name in ("MBPO", "TUN only", "FTFL")}
     said = "R2 is {} for MBPO's, {} for TUN only's, {} for FTFL's.".format(*map(between, known.values()))
     assert said in text and [len(x) for x in known.values()] == [3, 3, 3]
@@ -569,8 +570,11 @@ def test_what_page_and_readme_say_of_real_halves_on_finger_spin_is_in_the_result
     r2 = [figures.late(run, "model/reward_r2") for run in rows["real50"]]
     assert f"know no more of the reward (R2 {between(r2)})" in text and max(r2) < 0.05
     assert all(run.flags["real_ratio"] == 0.5 for run in rows["real50"])
-    (alone,) = rows["true-states"]
-    assert f"seed 1 alone so far: a score of {figures.scores([alone])[0]:.0f}, which says" in text
+    states = figures.scores(rows["true-states"])
+    assert f"`true-states` scores {figures.row_of(states)}, right: not above 100 in any seed." in text
+    r2 = [figures.late(run, "model/reward_r2") for run in rows["true-states"]]
+    assert f"reward stays at 0 (R2 {between(r2)})." in text and states.max() < 100 and len(states) == 3
+    assert "its next states alone {:.0f}, {:.0f} and {:.1f}, with both".format(*states) in readme
     imagined, real = (
         [figures.late(run, f"rewards/{of}") for run in rows["real50"]] for of in ("synthetic", "real")
     )
