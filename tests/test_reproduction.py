@@ -44,11 +44,10 @@ def test_the_rows_are_commands_that_the_scripts_take():
         assert args.critic_layer_norm == ("-norm" in name)
         assert ("length5" in name) == (getattr(args, "rollout_schedule", "1:1:0:1") == "5:5:0:1")
         assert ("cuda" in args.device) == name.endswith("-gpu")
-        task = (
-            name.removesuffix("-paper-gpu").removesuffix("-norm").rsplit("-", 1)[0]
-            if args.env_id.count("quadruped") == 0
-            else ""
-        )
+        if "-paper" in name:  # the scripts' defaults
+            assert args.utd_ratio == 20 and not any("model" in word for word in flags)
+        words = name.removesuffix("-gpu").removesuffix("-paper").removesuffix("-norm")
+        task = "" if "quadruped" in args.env_id else words.rsplit("-", 1)[0]
         assert task in args.env_id
 
 
