@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make demo: what FTFL's two changes do to the model of MBPO, and SAC, MBPO and FTFL as agents; 5 minutes and a half on
-# two idle cores. Run from the repository's root. Settings, as environment variables or `make demo NAME=VALUE`:
+# make demo: what FTFL's two changes do to the model of MBPO, and SAC, MBPO and FTFL as agents; 4 to 7 minutes on two
+# idle cores. Run from the repository's root. Settings, as environment variables or `make demo NAME=VALUE`:
 #   SEED=1         the first seed
 #   STUDY_SEEDS=1  seeds of the model studies, fitted side by side; two take 8 minutes and a half in all
 #   STEPS=3000     gradient steps of the model studies

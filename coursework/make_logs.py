@@ -1,7 +1,7 @@
 """Make the logs of the bug hunt, exercise 7: of ftfl.py and of every variant in instructor/bugs.py.
 
-    python coursework/make_logs.py                       # all: 16 runs of a minute at most
-    python coursework/make_logs.py --only holdout_leak   # one variant, or several: --only ID ID
+    python coursework/make_logs.py                       # all: 16 runs of 19 to 79 seconds each
+    python coursework/make_logs.py --only logvar_sign    # one variant, or several: --only ID ID
     python coursework/make_logs.py --key                 # only the key, after a change of the tags in bugs.py
 
 Each variant trains three seeds side by side on Hopper-v5, with small networks and the same flags. The logs

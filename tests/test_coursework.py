@@ -216,6 +216,9 @@ WRONG = [  # exercise, its right text, a wrong one, what the hint must say
     (1, "(-logvar).exp()", "(-0.5 * logvar).exp()", "divided by the std"),
     (1, " * (-logvar).exp()", "", "not divided by the predicted variance"),
     (1, "nll.sum() + bounds_loss", "nll.sum()", "the bounds' loss is missing"),
+    (1, "nll.sum() + bounds_loss", "nll.mean() + bounds_loss", "a mean over seeds and networks"),
+    (1, "nll.sum() + bounds_loss", "0.2 * nll.sum() + bounds_loss", "must get nll's sum"),
+    (1, "{tag: values.detach() for tag, values in logs.items()}", "logs", "detach what is logged"),
     (2, "return network(x_test).detach() * std + mean", "return network(x_test).detach()", "scaled back"),
     (2, "(y.mean(0), y.std(0))", "(y.mean(), y.std())", "its own mean and std"),
     (2, "return 1 - error / real.var(0, correction=0)", "return 1 - error.sqrt() / real.std(0)", "squares"),
@@ -237,6 +240,22 @@ WRONG = [  # exercise, its right text, a wrong one, what the hint must say
      "holdout_mse = ((model.targets(batch) - mean) * model.target_std).square()", "the environment's units"),
     (3, "to_transition(batch.obs, torch.take_along_dim(mean, elites, 1))", "to_transition(batch.obs, mean)",
      "of all networks"),
+    (3, "(0.5 * logvar).exp(), elites, 1)", "(0.5 * logvar).exp(), 0 * elites, 1)",
+     "model/predicted_std is not the elites'"),
+    (3, "std = torch.take_along_dim((0.5 * logvar).exp(), elites, 1)", "std = (0.5 * logvar).exp()",
+     "predicted_std is that of all networks"),
+    (3, '"rewards/real": batch.rewards,', '"rewards/real": 0 * batch.rewards,', "rewards/real are not"),
+    (3, '"rewards/synthetic": rewards}', '"rewards/synthetic": 0 * rewards}', "rewards/synthetic are not"),
+    (3, '{"rewards/synthetic_std": std[..., -1]}', '{"rewards/synthetic_std": 0 * std[..., -1]}',
+     "rewards/synthetic_std is not"),
+    (3, "generator=torch.Generator().manual_seed(0))[:5_000]", "generator=torch.Generator().manual_seed(0))",
+     "5,000 are to judge, at random; yours takes 6,000"),
+    (3, "torch.randperm(holdout_rows.shape[1], generator=torch.Generator().manual_seed(0))[:5_000]",
+     "torch.arange(holdout_rows.shape[1])[:5_000]", "not the first or the last"),
+    (3, "torch.randperm(holdout_rows.shape[1], generator=torch.Generator().manual_seed(0))[:5_000]",
+     "torch.randperm(holdout_rows.shape[1])[:5_000]", "the random numbers of the run"),
+    (3, "torch.where(variance < STD_FLOOR**2, torch.nan, 1 - mse / variance)",
+     "1 - mse / variance.clamp(min=1e-9).where(torch.arange(len(mse[0])) != 1, torch.nan)", "must be NaN"),
     (4, NOISE, "prediction = mean", "the noise is missing"),
     (4, NOISE, NOISE.replace("0.5 * ", ""), "std is exp(logvar / 2)"),
     (4, NOISE, NOISE.replace("torch.randn_like(mean)", "torch.randn_like(mean[..., :1])"), "the same noise"),
@@ -247,6 +266,13 @@ WRONG = [  # exercise, its right text, a wrong one, what the hint must say
      "next_obs, rewards = prediction[..., :-1], prediction[..., -1]", "returned as it is"),
     (4, RESTART, "obs = next_obs", "goes on after a terminal state"),
     (4, RESTART, "obs = real_obs[:, t + 1]", "every step starts at a real state"),
+    (4, RESTART, RESTART.replace("real_obs[:, t + 1]", "real_obs[:, t + 1].flip(0)"), "not its own seed's"),
+    (4, RESTART, RESTART.replace("real_obs[:, t + 1]", "0 * real_obs[:, t + 1] + buffer.data.obs[:, :1]"),
+     "a real state drawn at random"),
+    (4, "int(np.interp(step, [first, last], [start, end]))",
+     "round(start + (end - start) * (step - first) / (last - first))", "the length that of rollout_schedule"),
+    (4, "int(np.interp(step, [first, last], [start, end]))",
+     "int(start + (end - start) * (step - first) / (last - first))", "the length that of rollout_schedule"),
     (4, "next_obs, terminals.float())", "next_obs, (terminals | (t == length - 1)).float())", "a time limit"),
     (4, "next_obs, terminals.float())", "next_obs, 0.0 * terminals)", "no terminal state is stored"),
     (4, "terminals = is_terminal(next_obs)", "terminals = is_terminal(obs)", "the state before the step"),
@@ -363,7 +389,8 @@ def train_model(model, buffer, args):
 @torch.no_grad()
 def evaluate_model(model, buffer, holdout_rows):
     """numpy, seed by seed."""
-    batch = buffer.sample(holdout_rows.flip(1).unsqueeze(1))
+    picks = np.random.default_rng(0).permutation(holdout_rows.shape[1])[:5000]
+    batch = buffer.sample(holdout_rows[:, picks].unsqueeze(1))
     mean, logvar = model(batch.obs, batch.actions)
     error = ((mean - model.targets(batch)) ** 2).numpy().mean((2, 3))
     next_obs, rewards = model.to_transition(batch.obs, mean)
@@ -378,7 +405,8 @@ def evaluate_model(model, buffer, holdout_rows):
         for i, network in enumerate(best):
             model.elites[k, i] = int(network)
         real, s, s2 = (x[k, 0].numpy() for x in (batch.rewards, batch.obs, batch.next_obs))
-        rows["model/reward_r2"].append(1 - ((rewards[k, best] - real) ** 2).mean() / real.var(ddof=1))
+        r2 = 1 - ((rewards[k, best] - real) ** 2).mean() / real.var(ddof=1) if np.ptp(real) else np.nan
+        rows["model/reward_r2"].append(r2)
         scores = []
         for j in range(s.shape[1]):
             if (variance := (s2 - s)[:, j].var(ddof=1)) > 1e-8:

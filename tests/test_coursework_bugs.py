@@ -205,6 +205,9 @@ def test_wrong_diagnoses_get_hints(folder, exercise):
     text = hint_of(checks.bugs_are_right)
     assert "A.csv shows another bug" in text and LETTERS["A"].id not in text
     assert "first find the right bug" in hint_of(checks.evidence_is_right)
+    for letter, bug in LETTERS.items():
+        groups = {tag.split("/")[0] for tag in bug.tags}
+        assert checks.differs_most(letter) in groups, f"{letter}: the hint leads to no evidence"
     wrong["A"]["bug"] = "all of it"
     write("answers.json", wrong)
     assert "descriptions.json" in hint_of(checks.answers_are_there)
@@ -213,6 +216,13 @@ def test_wrong_diagnoses_get_hints(folder, exercise):
     wrong["B"]["evidence"] = ["losses/no_such_thing"]
     write("answers.json", wrong)
     assert "not a tag" in hint_of(checks.answers_are_there)
+    wrong["B"]["evidence"] = sorted(read_log(bugs.LOGS / "B.csv"))
+    write("answers.json", wrong)
+    assert "three tags of evidence at most" in hint_of(checks.answers_are_there)
+    wrong["B"]["evidence"] = [t for t in wrong["B"]["evidence"] if t not in LETTERS["B"].tags][:3]
+    wrong["B"]["evidence"] += LETTERS["B"].tags
+    write("answers.json", wrong)
+    assert "B: " in hint_of(checks.evidence_is_right), "more than three do not count"
     wrong["B"]["evidence"] = []
     write("answers.json", wrong)
     assert "must be a list of logged tags" in hint_of(checks.answers_are_there)
@@ -500,6 +510,11 @@ def test_wrong_studies_get_hints(study, exercise):
     write("study.json", right | {"conclusion": "B"})
     assert "the other side of 0" in hint_of(checks.conclusion_agrees)
 
+    right = study([10.0, 11.0, 12.0, 3.0], [5.0, 6.0, 4.0])
+    write("study.json", right | {"A": right["A"][:3]})
+    assert "leaves out runs/A3, a finished run with its flags" in hint_of(checks.arms_are_comparable)
+    write("study.json", right)
+    checks.arms_are_comparable()
     write("study.json", study(*undecided, flags_b={"utd_ratio": 4, "gamma": 0.9}))
     assert "A and B differ in gamma, utd_ratio" in hint_of(checks.arms_are_comparable)
     write("study.json", study(*undecided, flags_b={"seed": 1}))
@@ -573,3 +588,9 @@ def test_hidden_checks_catch_mistakes(exercise, monkeypatch, tmp_path):
         patch.setitem(sys.modules, "ftfl", importlib.import_module("past_the_end"))
         assert "goes on from an imagined terminal" in hint_of(exercise(4, hidden=True).hidden_rollouts)
     sys.modules.pop("past_the_end")
+    for k, wrong in enumerate(("0 * real_obs[:, t + 1]", "real_obs[:, t + 1].flip(0)")):
+        (tmp_path / f"restart_{k}.py").write_text(text.replace("real_obs[:, t + 1]", wrong))
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "ftfl", importlib.import_module(f"restart_{k}"))
+            assert "the first is real" in hint_of(exercise(4, hidden=True).hidden_rollouts)
+        sys.modules.pop(f"restart_{k}")

@@ -166,7 +166,7 @@ def known_likelihoods():
 
     offset = torch.linspace(0.2, 1.4, 7)
     for logvar in (0.0, -2.0, 0.4):
-        _, logs, loss = update_with(offset.tolist(), logvar)
+        model, logs, loss = update_with(offset.tolist(), logvar)
         squared = offset.square().expand(2, 7)
         mse, variance, nll = (logs[f"model/{name}"] for name in ("mse_loss", "variance_loss", "nll"))
         right = squared * math.exp(-logvar)
@@ -197,6 +197,11 @@ def known_likelihoods():
             hint("model/nll is not mse_loss + variance_loss")
         if not torch.is_tensor(loss) or loss.dim():
             hint("self.optimizer.minimize needs one number: sum over seeds and networks")
+        bounds = 0.01 * (model.max_logvar - model.min_logvar).sum()
+        if close(loss, right.mean() + logvar) or close(loss, right.mean() + logvar + bounds):
+            hint("self.optimizer.minimize gets a mean over seeds and networks: give it the sum")
+        if not close(loss, nll.sum()) and not close(loss, nll.sum() + bounds):
+            hint("self.optimizer.minimize must get nll's sum over seeds and networks, and the bounds' loss")
 
 
 @check("1b", "learned bounds of the log-variance are pulled together")
@@ -223,7 +228,9 @@ def finds_the_noise():
     s, zero = 2 * torch.rand(2, 2, 128, 1) - 1, torch.zeros(2, 2, 128)
     for _ in range(400):
         noise = torch.where(s < 0, 0.05, 0.5) * torch.randn(s.shape)
-        model.update(ftfl.Batch(s, zero.unsqueeze(-1), zero, s + noise, zero))
+        logs = model.update(ftfl.Batch(s, zero.unsqueeze(-1), zero, s + noise, zero))
+    if any(x.requires_grad for x in logs.values()):
+        hint("update returns numbers that still hold their graph: detach what is logged")
     with torch.no_grad():
         mean, logvar = model(torch.tensor([-0.6, 0.6]).view(1, 1, 2, 1), torch.zeros(1, 1, 2, 1))
     std = (0.5 * logvar[..., 0]).exp().mean((0, 1))

@@ -12,6 +12,7 @@ from checks.common import (
     make_model,
     numbered_batch,
     replaced,
+    use_raw_targets,
 )
 
 
@@ -176,6 +177,9 @@ def bootstraps():
         hint("every network gets the same batches")
 
 
+LOGVARS = [-2.0, -1.0, -3.0, -2.5, -1.5, -0.5, 0.0]  # what the networks say
+
+
 def evaluated(offsets, unit=None):
     """The student's evaluate_model on linear dynamics; network i is off by offsets (seeds, 7, obs + 1) in
     the units trained in, which are `unit` (obs + 1,) of the environment's. Returns the model, the logs, the
@@ -196,7 +200,7 @@ def evaluated(offsets, unit=None):
         seen.append(obs[..., 0])
         right = ftfl.Batch(obs, actions, obs[..., 2] * 3, 0.5 * obs + 1, None)
         mean = model.targets(right) + offsets.unsqueeze(2)
-        return mean, torch.full_like(mean, -2.0)
+        return mean, torch.tensor(LOGVARS).view(7, 1, 1).expand_as(mean)
 
     model.forward = predict
     holdout_rows = torch.stack([torch.randperm(300)[:60] for _ in range(2)])
@@ -210,6 +214,13 @@ def evaluated(offsets, unit=None):
         if rows != set(holdout_rows[k].tolist()):
             hint("the networks are judged on a part of the held-out rows only")
     return model, logs, make_buffer(batch).sample(holdout_rows)
+
+
+def per_seed(x):
+    """Each seed's mean."""
+    import torch
+
+    return torch.as_tensor(x).flatten(1).mean(1)
 
 
 SIZES = [
@@ -293,6 +304,46 @@ def known_r2():
             "of an elite) / "
             "(variance of s' - s), without numbers that hardly vary (variance below STD_FLOOR squared)"
         )
-    std = torch.as_tensor(logs["model/predicted_std"]).mean()
-    if not close(std, torch.tensor(-2.0).mul(0.5).exp() * unit.mean()):
+    stds = (torch.tensor(LOGVARS) / 2).exp()
+    std = torch.stack([stds[BEST[k]].mean() for k in range(2)])  # of each seed's elites
+    if close(per_seed(logs["model/predicted_std"]), stds.mean() * unit.mean().expand(2)):
+        hint("model/predicted_std is that of all networks; only the elites imagine")
+    if not close(per_seed(logs["model/predicted_std"]), std * unit.mean()):
         hint("model/predicted_std is not the elites' std, exp(logvar / 2), times model.target_std")
+    if not close(per_seed(logs["rewards/real"]), per_seed(held_out.rewards)):
+        hint("rewards/real are not the rewards of the held-out rows")
+    off = torch.stack([sizes[k, BEST[k]].mean() for k in range(2)]) * unit[-1]
+    if not close(per_seed(logs["rewards/synthetic"]), per_seed(held_out.rewards) + off):
+        hint("rewards/synthetic are not the rewards that the elites predict, in the environment's units")
+    if not close(per_seed(logs["rewards/synthetic_std"]), std * unit[-1]):
+        hint("rewards/synthetic_std is not the elites' std of the reward, in the environment's units")
+
+
+@check("3c", "a number that hardly varies has no R2, and of many held-out rows 5,000 judge")
+def constant_and_many():
+    import torch
+
+    import ftfl
+
+    batch, seen = numbered_batch(2, 6_000), []
+    model, buffer = make_model(), make_buffer(batch._replace(rewards=torch.full((2, 6_000), 0.5)))
+    use_raw_targets(model)
+
+    def predict(obs, actions):
+        seen.append(obs[0, ..., 0].flatten())
+        return torch.zeros(2, 7, obs.shape[2], OBS + 1), torch.zeros(2, 7, obs.shape[2], OBS + 1)
+
+    model.forward = predict
+    rows = torch.arange(6_000).expand(2, -1)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    logs = ftfl.evaluate_model(model, buffer, rows)
+    if not torch.equal(torch.get_rng_state(), before):
+        hint("evaluate_model uses the random numbers of the run: take a torch.Generator of its own")
+    picked = torch.cat(seen).unique()
+    if len(picked) != 5_000:
+        hint(f"of 6,000 held-out rows 5,000 are to judge, at random; yours takes {len(picked):,}")
+    if picked.max() - picked.min() < 5_500:
+        hint("of 6,000 held-out rows 5,000 at random are to judge, not the first or the last")
+    if not torch.as_tensor(logs["model/reward_r2"]).isnan().all():
+        hint("model/reward_r2 of a reward that never differs must be NaN (variance below STD_FLOOR squared)")

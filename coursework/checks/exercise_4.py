@@ -190,6 +190,9 @@ def trajectories():
 def length():
     imagined("1:5:0:100", length=3, step=50)
     imagined("1:1:0:1", length=1, step=7)
+    imagined("1:5:0:100", length=4, step=99)  # 4.96, rounded down
+    imagined("1:5:0:100", length=5, step=500)
+    imagined("1:5:50:100", length=1, step=10)
 
 
 @check("4b", "a terminal state is stored as one, and no rollout goes on after it")
@@ -205,6 +208,12 @@ def terminal_states():
         hint("is_terminal is asked about the state before the step: it must be asked about the next one")
     if past.any():
         hint("a rollout goes on after a terminal state: from there it must start again at a real state")
+    for k in range(2):
+        starts = rows.obs[k, rows.obs[k, :, 1] == 0]
+        if (starts[:, 2] != k).any():
+            hint("after a terminal state, a rollout starts again at a state that is not its own seed's")
+        if starts[:, 0].unique(return_counts=True)[1].max() > 5:
+            hint("after a terminal state, a rollout must start again at a real state drawn at random")
     endless, _, _ = imagined(ends=False)
     if (endless.next_obs[..., 1][endless.terminations.bool()] == LENGTH).any():
         hint(

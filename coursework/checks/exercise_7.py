@@ -42,8 +42,10 @@ def read_answers():
 
 
 def differs_most(letter):
-    """The group of tags in which a letter's log lies farthest outside of the correct runs'."""
+    """The group of tags in which a letter's log lies farthest outside of the correct runs', but for what a
+    mistake reaches last."""
     found = gaps(read_log(LOGS / f"{letter}.csv"), read_log(LOGS / "correct.csv"))
+    found = {tag: gap for tag, gap in found.items() if not tag.startswith(("eval/", "charts/"))}
     return max(found, key=lambda tag: max(found[tag].values())).split("/")[0]
 
 
@@ -56,6 +58,8 @@ def answers_are_there():
         evidence = answer.get("evidence")
         if not isinstance(evidence, list) or not evidence:
             hint(f'answers.json, {letter}: "evidence" must be a list of logged tags, like ["model/nll"]')
+        if len(evidence) > 3:
+            hint(f"answers.json, {letter}: three tags of evidence at most: choose those that betray the bug")
         log = read_log(LOGS / f"{letter}.csv")
         if unknown := [tag for tag in evidence if tag not in log]:
             hint(f"answers.json, {letter}: {unknown[0]} is not a tag in {letter}.csv")
@@ -79,7 +83,7 @@ def bugs_are_right():
 def evidence_is_right():
     key = json.loads((LOGS / "key.json").read_text())
     for letter, answer in read_answers().items():
-        bug, evidence = str(answer.get("bug")), answer.get("evidence") or []
+        bug, evidence = str(answer.get("bug")), (answer.get("evidence") or [])[:3]
         if answer_hash(key["salt"], letter, bug) != key["letters"][letter]["bug"]:
             hint(f"{letter}: first find the right bug (7b); evidence is evidence of something")
         hashes = [answer_hash(key["salt"], letter, bug, str(tag)) for tag in evidence]

@@ -62,6 +62,23 @@ def differing_flags(runs):
     return sorted(x for x in names if any(run.flags[x] != runs[0].flags[x] for run in runs))
 
 
+def left_out(paths, runs):
+    """Finished runs beside those of an arm that have its flags and are not in it."""
+    import plots
+
+    listed = {Path(x).resolve() for x in paths}
+    beside = {file.parent for x in paths for file in Path(x).parent.glob("*/args.json")}
+    found = [plots.read_run_dir(path) for path in sorted(beside) if path.resolve() not in listed]
+    return [
+        run
+        for run in found
+        if run.flags["seed"] not in {x.flags["seed"] for x in runs}
+        and set(runs[0].flags) == set(run.flags)
+        and not differing_flags([runs[0], run])
+        and plots.last_step(run) >= plots.planned_steps(run)
+    ]
+
+
 def final_values(arms, metric):
     """The last logged value of each run, of A and of B."""
     return [np.array([run.scalars[metric][1][-1] for run in arms[arm]]) for arm in "AB"]
@@ -90,10 +107,13 @@ def study_is_there():
 
 @check("8b", "the arms differ in one flag, and in nothing else", seconds=30)
 def arms_are_comparable():
-    arms = read_arms(read_study())
+    study = read_study()
+    arms = read_arms(study)
     for arm, runs in arms.items():
         if names := differing_flags(runs):
             hint(f"the runs of {arm} differ in {', '.join(names)}: an arm is one setting with several seeds")
+        if missing := left_out(study[arm], runs):
+            hint(f"{arm} leaves out {missing[0].name}, a finished run with its flags: take all that you ran")
     names = differing_flags(arms["A"] + arms["B"])
     if not names:
         hint("A and B have the same flags: there is nothing to compare")

@@ -95,13 +95,13 @@ BUGS = (
         "update: (y - mean)^2 exp(-logvar).",
     ),
     Bug(
-        "normalizer_newer_than_weights",
-        "Mean and std are measured after a training instead of before: the weights were trained with others.",
+        "normalizer_never_fitted",
+        "Mean and std are never measured: inputs and targets are used in the environment's units.",
         "    model.fit_normalizers(buffer.sample(train_rows.unsqueeze(1)))\n    # Bootstrap",
         "    # Bootstrap",
         ("model/holdout_mse", "model/next_state_r2", "model/reward_r2", "model/nll", "model/mse_loss"),
         "model/holdout_mse is several times the correct script's, and model/next_state_r2 is far below 0, "
-        "at every training: predictions are in the units of the statistics before.",
+        "at every training: inputs and targets in the environment's units are learned far more slowly.",
         "train_model: fit_normalizers before the first gradient step.",
     ),
     Bug(

@@ -30,8 +30,8 @@ def hidden_rollouts():
 
     torch.manual_seed(13)
     agent, buffer = ftfl.SAC(1, 1, args), ftfl.ReplayBuffer(2, 8, 1, 1)
-    zeros = torch.zeros(2, 8)
-    buffer.add(ftfl.Batch(zeros[..., None], zeros[..., None], zeros, zeros[..., None] + 1, zeros))
+    real, zeros = torch.tensor([[0.25], [0.5]]).expand(2, 8), torch.zeros(2, 8)  # each seed has its own
+    buffer.add(ftfl.Batch(real[..., None], zeros[..., None], zeros, real[..., None] + 1, zeros))
     synthetic = ftfl.ReplayBuffer(2, 40, 1, 1)
     ftfl.imagine(agent, CountingModel(), buffer, synthetic, lambda s: s[..., 0] >= 2, 1, args)
     if synthetic.size != 20:
@@ -40,9 +40,9 @@ def hidden_rollouts():
     if (states >= 2).any():
         hint("a rollout goes on from an imagined terminal state; it must start again at a real one")
     expected = torch.tensor([0.0, 1, 0, 1]).repeat_interleave(5).expand(2, 20)
-    if not torch.equal(states, expected):
+    if not torch.equal(states, expected + real[:, :1]):
         hint("the states that rollouts step from are wrong: the first is real, each next one is imagined")
     if not torch.equal(synthetic.data.terminations[:, :20], expected):
         hint("terminations must be 1 exactly where the next state is terminal")
-    if not torch.equal(synthetic.data.rewards[:, :20], expected):
+    if not torch.equal(synthetic.data.rewards[:, :20], states):
         hint("the reward belongs to the step that it is stored with")
