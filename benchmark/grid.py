@@ -11,10 +11,11 @@ What stands after -- goes to the scripts, as in sweep.py.
 
 The runs are those of `benchmark/sweep.py --preset PRESET`, in a folder that both can work on: where Ray is at
 hand, take the sweep, and this to write down what is complete. A run whose CSV is in --out is not run again; a
-run that was killed goes on. Of quadruped-walk's agents it also writes how their robots land, and what that
-earns (100 episodes).
+run that was killed goes on, and Ctrl-C has what is running leave a checkpoint. Of quadruped-walk's agents it
+also writes how their robots land, and what that earns (100 episodes).
 """
 
+import os
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +92,7 @@ def export(run, out):
 def complete(run, out):
     """Bring a run to its end, and write its CSV."""
     if code := sweep.attempt(run):
-        plots.fail(f"{run.name} failed with exit code {code}; see {run.folder}/log.txt")
+        sweep.ftfl.fail(f"{run.name} failed with exit code {code}; see {run.folder}/log.txt", 1)
     export(run, out)
 
 
@@ -116,10 +117,27 @@ def main(args, passed=()):
         print(run.name)
     print(f"{len(runs) - len(missing)} of {len(runs)} runs are complete")
     if not args.list:
-        Path(args.out).mkdir(parents=True, exist_ok=True)
+        for flag, folder in (("--out", args.out), ("--run-dir", args.run_dir)):
+            try:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                plots.fail(f"{flag} {folder} can't be made: {error}")
         with ThreadPoolExecutor(args.jobs) as pool:
-            for future in [pool.submit(complete, run, args.out) for run in missing]:
-                future.result()
+            futures = [pool.submit(complete, run, args.out) for run in missing]
+            try:
+                errors = [error for future in futures if (error := future.exception())]
+            except KeyboardInterrupt:
+                print(
+                    "stopped: what is running leaves a checkpoint; the same command goes on", file=sys.stderr
+                )
+                os._exit(
+                    130
+                )  # at once, which tells the scripts (START of sweep.py); a thread can't be stopped
+        for error in errors:
+            if not isinstance(error, SystemExit):  # those have said it
+                print(f"error: {error}", file=sys.stderr)
+        if errors:
+            sys.exit(getattr(errors[0], "code", 1))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
@@ -165,12 +166,14 @@ def plan(args, passed=()):
     for algo in algos:
         if algo not in ALGOS:
             ftfl.fail(f"--algos {algo}: there are {', '.join(ALGOS)}")
-    if args.cpus <= 0 or args.gpus < 0:
-        ftfl.fail("--cpus must be more than 0, --gpus not less")
+    if not 0.001 <= args.cpus < 1e6 or not 0 <= args.gpus < 1e6 or args.gpus > 1 and args.gpus % 1:
+        ftfl.fail("--cpus must be 0.001 or more, --gpus a share of one, or a whole number")
     n, seeds, passed = args.num_seeds, sorted(seeds), split_flags(passed)
     groups = [seeds[i : i + n] for i in range(0, len(seeds), n)] if n > 0 else []
     if not groups or any(group != list(range(group[0], group[0] + n)) for group in groups):
         ftfl.fail(f"--num-seeds {n}: --seeds {seeds} are no groups of {n} that follow each other")
+    if seeds[0] < 0 or groups[-1][0] > 2**32 - n:
+        ftfl.fail(f"--seeds must lie in [0, 2^32), not {seeds[0]} to {seeds[-1]}")
     for flag in passed:
         if flag in OWN:
             ftfl.fail(f"{flag} can't stand after --: the sweep sets it")
@@ -187,7 +190,8 @@ def plan(args, passed=()):
             flags["--device"] = ["cuda" if args.gpus else "cpu"]
             words = [word for name, values in flags.items() for word in (name, *values)]
             parsed = script.parse_args(["--env-id", task, *words])
-            here = replace(parsed, device="cpu", num_threads=1)  # where the runs are, there may be more
+            # Where the runs are, there may be a GPU, and more threads
+            here = replace(parsed, device="cpu", num_threads=min(parsed.num_threads, 1))
             script.check_args(here)
             if script is not sac:
                 script.termination_rule(here.env_id)
@@ -197,6 +201,8 @@ def plan(args, passed=()):
                 words_of = ["--env-id", here.env_id, "--seed", str(group[0]), "--num-seeds", str(n), *words]
                 of = asdict(replace(parsed, env_id=here.env_id, seed=group[0], num_seeds=n))
                 runs.append(Run(name, run_dir_of(args) / name, script.__name__, words_of, of))
+    if len({run.name for run in runs}) < len(runs):
+        ftfl.fail(f"--tasks {' '.join(tasks)}: one is there twice")
     for run in {run.folder.parent: run for run in runs}.values():
         refuse_other_flags(run, run_dir_of(args))
     return runs
@@ -279,12 +285,26 @@ def is_running(run):
     try:
         with open(run.folder / "lock", "a") as file:  # NFS locks only what may be written
             return is_locked(file)
-    except FileNotFoundError:
+    except OSError:  # not begun, or what keeps its node from beginning it
         return False
 
 
+def on_a_node(run):
+    """What Ray does: an attempt. Returns its exit code, or what keeps this node from it, and the node."""
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    try:
+        return attempt(run), node
+    except OSError as error:
+        return f"{socket.gethostname()} can't work in --run-dir, which all nodes must share: {error}", node
+
+
 def attempt(run):
-    """Bring a run to its end: what Ray does on one of the nodes. Returns the last exit code."""
+    """Bring a run to its end. Returns the last exit code."""
+    run_dir = run.folder.parents[2]
+    if not run_dir.is_dir():  # the sweep has made it; one of this node's own would be seen by nobody
+        raise FileNotFoundError(f"there is no {run_dir}")
     run.folder.mkdir(parents=True, exist_ok=True)
     with open(run.folder / "lock", "a") as lock, open(run.folder / "log.txt", "a") as log:
         while is_locked(lock):  # by a script whose node was lost, or whose sweep was killed, until it ends
@@ -324,27 +344,42 @@ def end_of_log(run, size=2000):
 
 
 # ---------------------------------------- The sweep
+def is_seen_complete(run, patience=60):
+    """Whether a run that a node calls complete is so in this machine's folder. A network file system may need
+    a while to show it."""
+    until = time.time() + patience
+    while not (complete := is_complete(run)) and time.time() < until:
+        time.sleep(1)
+    return complete
+
+
 def share_done(run):
     """Of a run that is not complete, from its progress bar. The model's trainings have one, too."""
-    bars = re.findall(r" (\d+)/(\d+) \[", re.sub(r"model: [^\n]*", "", end_of_log(run, 20_000)))
-    return int(bars[-1][0]) / int(bars[-1][1]) if bars else 0
+    bars = re.findall(r" (\d+)/\d+ \[", re.sub(r"model: [^\n]*", "", end_of_log(run, 20_000)))
+    return min(int(bars[-1]) / run.flags["total_timesteps"], 1) if bars else 0
 
 
 def work_done(runs, done):
-    """In seconds of `seconds`."""
-    return sum(seconds(run) * (1 if run.name in done else share_done(run)) for run in runs)
+    """{run's name: what is done of it, in seconds of `seconds`}."""
+    return {run.name: seconds(run) * (1 if run.name in done else share_done(run)) for run in runs}
 
 
 def show(runs, done, failed, elapsed, before):
-    """A line of the table. Time left: of the work left, as fast as work was done since the sweep began."""
+    """A line of the table. Time left: of the work left, as fast as work was done since the sweep began, where
+    `before` of it was done."""
     runs = [run for run in runs if run.name not in failed]
     running = sum(is_running(run) for run in runs if run.name not in done)
-    work, left = work_done(runs, done), "unknown"
-    if work > before:
-        left = timedelta(seconds=round((sum(map(seconds, runs)) - work) * elapsed / (work - before)))
+    work, left = sum(work_done(runs, done).values()), "unknown"
+    if (gained := work - sum(before[run.name] for run in runs)) > 0:
+        left = timedelta(seconds=round((sum(map(seconds, runs)) - work) * elapsed / gained))
     numbers = (running, len(runs) - len(done) - running, len(done), len(failed))
     columns = (timedelta(seconds=round(elapsed)), *numbers, left)
     print(*(f"{x!s:>9}" for x in columns[:-1]), f"{left!s:>19}", flush=True)
+
+
+def cores_here():
+    """Those that this process may use: of a Slurm job, the job's. Ray would count the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def connect(args):
@@ -355,7 +390,8 @@ def connect(args):
     except ImportError:
         ftfl.fail("Ray is missing: pip install -r benchmark/requirements-sweep.txt")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    local = {"include_dashboard": False, "object_store_memory": 100_000_000}  # nothing large goes through it
+    local = {"include_dashboard": False, "num_cpus": cores_here()}
+    local["object_store_memory"] = 100_000_000  # nothing large goes through it
     try:
         host, _, port = args.address.partition(":")
         if port.isdigit():  # Ray itself would try for minutes
@@ -377,7 +413,8 @@ def dry_run(runs):
     wanted = [run for run in runs if not is_complete(run)]
     for run in wanted:
         print(shlex.join(command(run)))
-    hours, cores = (sum(map(seconds, wanted)) - work_done(wanted, ())) / 3600, os.cpu_count()
+    hours = (sum(map(seconds, wanted)) - sum(work_done(wanted, ()).values())) / 3600
+    cores = cores_here()
     print(f"# {len(wanted)} runs, and {len(runs) - len(wanted)} that are complete")
     print(f"# {hours:,.1f} core-hours by the rates in benchmark/sweep.py")
     print(f"# {hours / cores / 24:,.1f} days on the {cores} cores of this machine")
@@ -392,14 +429,19 @@ def main(args, passed=()):
     done, failed, signals = {run.name for run in runs if is_complete(run)}, {}, []
     try:
         run_dir_of(args).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run_dir_of(args)) as file:
+            is_locked(file)
     except OSError as error:
-        ftfl.fail(f"--run-dir {run_dir_of(args)} can't be written to: {error}")
+        ftfl.fail(
+            f"--run-dir {run_dir_of(args)} can't be written to, or files in it can't be locked: {error}"
+        )
     before, began, due = work_done(runs, done), time.time(), 0
     ray = connect(args)
     for number in (signal.SIGTERM, signal.SIGINT):  # a second one ends the sweep at once
         signal.signal(number, lambda n, _: os._exit(128 + n) if signals else signals.append(n))
     # A run whose node is lost begins again elsewhere, however often that happens
-    task = ray.remote(attempt).options(num_cpus=args.cpus, num_gpus=args.gpus, max_retries=-1)
+    task = ray.remote(num_cpus=args.cpus, num_gpus=args.gpus, max_retries=-1)(on_a_node)
+    useless = {}  # nodes that can't work in the folder: why
     refs = {task.remote(run): run for run in runs if run.name not in done}
     print(*(f"{x:>9}" for x in ("time", "running", "waiting", "done", "failed")), f"{'time left':>19}")
     while refs and not signals:
@@ -407,14 +449,24 @@ def main(args, passed=()):
         for ref in finished:
             run = refs.pop(ref)
             try:
-                code = ray.get(ref)
+                code, node = ray.get(ref)
             except ray.exceptions.RayError as error:
-                code = error
+                code, node = str(error).strip().splitlines()[-1], ""
+            if node and isinstance(code, str):
+                if node not in useless:
+                    print(f"no runs for this node any more: {code}", flush=True)
+                useless[node] = code
+                if any(there["Alive"] and there["NodeID"] not in useless for there in ray.nodes()):
+                    elsewhere = {"ray.io/node-id": f"!in({','.join(useless)})"}
+                    refs[task.options(label_selector=elsewhere).remote(run)] = run
+                    continue
+            if code == 0 and not is_seen_complete(run):
+                code = "its node's --run-dir is another folder than this machine's"
             if code == 0:
                 done.add(run.name)
             else:
                 end = "\n    ".join([f"{run.folder}/log.txt ends:", *end_of_log(run).splitlines()[-10:]])
-                failed[run.name] = f"{run.name} failed (exit code {code}). {end}"
+                failed[run.name] = f"{run.name} failed ({'exit code ' * isinstance(code, int)}{code}). {end}"
                 print(f"{run.name} failed", flush=True)
         if finished or time.time() > due:
             show(runs, done, failed, time.time() - began, before)

@@ -1,12 +1,17 @@
 """benchmark/grid.py: a grid of tiny runs, completed, exported and not run again."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import critics
 import grid
 import pytest
 import sweep
+from conftest import ROOT
 
 import plots
 
@@ -111,6 +116,54 @@ def test_what_stands_after_the_dashes_goes_to_the_scripts(small, tmp_path, capsy
     with pytest.raises(SystemExit) as error:
         grid.main(replace(small, out=grid.Args.out), ["--gamma", "0.9"])
     assert error.value.code == 2 and "error: --gamma needs an --out" in capsys.readouterr().err
+
+
+def test_runs_that_fail_do_not_stop_the_others_and_are_all_reported(small, tmp_path, monkeypatch, capsys):
+    def export(run, out):
+        raise OSError("no space left")
+
+    small.seeds, small.algos = (1, 2, 3), ("sac",)
+    command = sweep.command
+    broken = [sys.executable, "-c", "raise SystemExit(2)"]
+    monkeypatch.setattr(sweep, "command", lambda run: broken if "seed1" in run.name else command(run))
+    with pytest.raises(SystemExit) as error:
+        grid.main(small)
+    said = capsys.readouterr().err
+    assert error.value.code == 1 and "seed1 failed with exit code 2" in said
+    assert len(list((tmp_path / "out").glob("*.csv"))) == 2
+    monkeypatch.setattr(grid, "export", export)
+    (tmp_path / "out/sac__InvertedPendulum-v5__seed3.csv").unlink()
+    with pytest.raises(SystemExit) as error:
+        grid.main(small)
+    said = capsys.readouterr().err
+    assert error.value.code == 1 and "seed1 failed" in said and "error: no space left" in said
+
+
+INTERRUPTED = """import sys
+sys.path.insert(0, "benchmark")
+import grid, sweep
+slow = "import signal, sys, time; end = lambda *_: (print('ends', flush=True), sys.exit(143)); "
+slow += "signal.signal(signal.SIGTERM, end); print('begins', flush=True); time.sleep(60)"
+sweep.command = lambda run: [sys.executable, "-c", slow]
+where = {"run_dir": sys.argv[1] + "/runs", "out": sys.argv[1] + "/out"}
+grid.main(grid.Args(algos=("sac",), tasks=("InvertedPendulum-v5",), **where))"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_ctrl_c_stops_what_is_running_and_begins_nothing_else(tmp_path):
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    log, until = tmp_path / "runs/sac/InvertedPendulum-v5/seed1/log.txt", time.time() + 60
+    while not log.exists() or "\nbegins\n" not in log.read_text():
+        assert time.time() < until
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == 130 and len(error.splitlines()) == 1 and "the same command goes on" in error
+    while "\nends\n" not in log.read_text():
+        assert time.time() < until
+        time.sleep(0.1)
+    assert not (tmp_path / "runs/sac/InvertedPendulum-v5/seed2").exists()
 
 
 @pytest.mark.parametrize("flag", ["jobs", "total_timesteps", "preset"])

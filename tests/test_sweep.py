@@ -127,7 +127,14 @@ GOOD = {"algos": ("sac",), "tasks": (TASK,), "seeds": (1, 2)}
     (GOOD | {"seeds": (1, 3), "num_seeds": 2}, [], "--num-seeds 2"),
     (GOOD | {"seeds": (1, 2, 3), "num_seeds": 2}, [], "--num-seeds 2"),
     (GOOD | {"cpus": 0}, [], "--cpus"),
+    (GOOD | {"cpus": float("nan")}, [], "--cpus"),
+    (GOOD | {"cpus": 1e-5}, [], "--cpus"),
     (GOOD | {"gpus": -1}, [], "--gpus"),
+    (GOOD | {"gpus": 1.5}, [], "--gpus"),
+    (GOOD | {"seeds": (-1, 1)}, [], "--seeds"),
+    (GOOD | {"seeds": (1, 5_000_000_000)}, [], "--seeds"),
+    (GOOD | {"tasks": (TASK, TASK[:-3])}, [], "--tasks"),
+    (GOOD, ["--num-threads", "0"], "--num-threads"),
     (GOOD, ["--seed", "3"], "--seed"),
     (GOOD, ["--run_dir=x"], "--run-dir"),
     (GOOD, ["3", "--utd-ratio"], "3"),
@@ -218,7 +225,7 @@ def test_dry_run_prints_what_is_left_and_what_it_costs(tmp_path, capsys):
     assert lines[-1].startswith(f"# {sweep.seconds(first) / 3600:,.1f} hours at least")
     for run in (second, third):
         run.folder.mkdir(parents=True, exist_ok=True)
-        (run.folder / "log.txt").write_text("sac: 60%|# | 60/100 [00:02<00:06, 1s/step]")
+        (run.folder / "log.txt").write_text("sac: 60%|# | 300000/500000 [00:02<00:06, 1s/step]")
     sweep.main(sweep.Args(**flags, dry_run=True))
     assert f"\n# {0.4 * sweep.seconds(first) / 3600:,.1f} hours at least" in capsys.readouterr().out
 
@@ -351,6 +358,7 @@ def test_an_interrupt_from_ray_ends_the_script_in_order(fake):
 
 def test_the_share_done_is_that_of_the_last_progress_bar(fake):
     run, _ = fake
+    run.flags["total_timesteps"] = 1000
     assert sweep.share_done(run) == 0
     run.folder.mkdir(parents=True)
     (run.folder / "log.txt").write_text(
@@ -360,6 +368,87 @@ def test_the_share_done_is_that_of_the_last_progress_bar(fake):
     with open(run.folder / "log.txt", "a") as log:
         print("\rmodel:  80%|8 | 1600/2000 [00:09<00:02]" * 100, file=log)
     assert sweep.share_done(run) == 0.25, "a training of the model is no share of the run"
+    run.flags["total_timesteps"] = 5000
+    assert sweep.share_done(run) == 0.05, "it goes on to more steps than the bar was for"
+    run.flags["total_timesteps"] = 100
+    assert sweep.share_done(run) == 1
+
+
+def test_the_time_left_is_that_of_the_runs_that_have_not_failed(tmp_path, capsys, monkeypatch):
+    runs = plan(tmp_path, algos=("sac",), tasks=(TASK,), seeds=(1, 2, 3))
+    names = [run.name for run in runs]
+    shares = dict(zip(names, (0.9, 0.1, 1)))
+    monkeypatch.setattr(sweep, "share_done", lambda run: shares[run.name])
+    monkeypatch.setattr(sweep, "seconds", lambda run: 100)
+    before = sweep.work_done(runs, {names[2]})
+    assert before == dict(zip(names, (90, 10, 100)))
+    sweep.show(runs, {names[2]}, {}, 600, before)
+    shares[names[1]] = 0.4
+    sweep.show(runs, {names[2]}, {names[0]: "it failed"}, 600, before)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split()[1:] == ["0", "2", "1", "0", "unknown"]
+    assert second.split()[1:] == ["0", "1", "1", "1", "0:20:00"], "30 % took ten minutes, 60 % are left"
+
+
+def test_only_the_cores_of_this_process_are_counted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sweep.os, "sched_getaffinity", lambda _: {3, 5, 6}, raising=False)
+    flags = {"algos": ("sac",), "tasks": (TASK,), "seeds": (1,), "run_dir": str(tmp_path)}
+    sweep.main(sweep.Args(**flags, dry_run=True))
+    assert "days on the 3 cores" in capsys.readouterr().out
+    if importlib.util.find_spec("ray"):
+        import ray
+
+        asked = {}
+        monkeypatch.setattr(ray, "init", lambda *_, **kwargs: asked.update(kwargs))
+        monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 3}}])
+        sweep.connect(sweep.Args())
+        assert asked["num_cpus"] == 3
+
+
+def test_a_node_without_the_sweeps_folder_does_not_make_one_of_its_own(fake, tmp_path):
+    run, script = fake
+    script("")
+    shutil.rmtree(tmp_path)
+    with pytest.raises(FileNotFoundError, match=re.escape(f"there is no {tmp_path}")):
+        sweep.attempt(run)
+    assert not tmp_path.exists()
+
+
+def test_what_a_node_calls_complete_must_be_so_here(fake):
+    run, _ = fake
+    assert not sweep.is_seen_complete(run, patience=0)
+    save_checkpoint(run.folder, 500_000)
+    assert sweep.is_seen_complete(run, patience=0)
+
+
+# A node's sitecustomize.py: no file can be locked there, as on Lustre without -o flock
+NO_LOCKS = """import errno, fcntl
+def flock(*_):
+    raise OSError(errno.ENOSYS, "Function not implemented")
+fcntl.flock = flock"""
+
+
+@pytest.fixture
+def no_locks(tmp_path_factory):
+    """A folder for PYTHONPATH."""
+    folder = tmp_path_factory.mktemp("no_locks")
+    (folder / "sitecustomize.py").write_text(NO_LOCKS)
+    return str(folder)
+
+
+def test_a_folder_whose_files_can_not_be_locked_is_one_line(no_locks, tmp_path, fake, monkeypatch):
+    monkeypatch.setitem(stress_resume.ENVIRONMENT, "PYTHONPATH", no_locks)
+    error = finish(run_sweep(tmp_path / "runs", "--preset", "smoke"), code=2)
+    assert f"--run-dir {tmp_path}/runs" in error and "locked" in error and len(error.splitlines()) == 1
+    assert not list((tmp_path / "runs").iterdir())
+    run, _ = fake
+    run.folder.mkdir(parents=True)
+
+    def flock(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(sweep.fcntl, "flock", flock)
+    assert not sweep.is_running(run)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line():
@@ -437,6 +526,21 @@ def test_the_runs_of_a_killed_node_go_on_elsewhere(cluster, tmp_path):
     assert counts == [1, 2], "one run was on the node, the other one not"
     (moved,) = (run for run in runs if len(commands(run)) == 2)
     assert "--resume" in commands(moved)[1]
+
+
+@NEEDS_RAY
+def test_a_node_that_cannot_work_in_the_folder_gets_no_runs_and_loses_none(no_locks, tmp_path):
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
+    nodes.add_node(num_cpus=1, object_store_memory=100_000_000, env_vars={"PYTHONPATH": no_locks})
+    try:
+        out = finish(run_sweep(tmp_path, "--preset", "smoke", "--address", nodes.address))
+    finally:
+        nodes.shutdown()
+    assert out.count("no runs for this node any more") == 1 and "Function not implemented" in out
+    assert_whole(plan(tmp_path, preset="smoke"))
 
 
 @NEEDS_RAY
