@@ -127,12 +127,9 @@ def main(args, passed=()):
             try:
                 errors = [error for future in futures if (error := future.exception())]
             except KeyboardInterrupt:
-                print(
-                    "stopped: what is running leaves a checkpoint; the same command goes on", file=sys.stderr
-                )
-                os._exit(
-                    130
-                )  # at once, which tells the scripts (START of sweep.py); a thread can't be stopped
+                words = "stopped: what is running leaves a checkpoint; the same command goes on"
+                print(words, file=sys.stderr)
+                os._exit(130)  # threads can't be stopped; their end tells the scripts (START of sweep.py)
         for error in errors:
             if not isinstance(error, SystemExit):  # those have said it
                 print(f"error: {error}", file=sys.stderr)
