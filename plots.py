@@ -806,6 +806,10 @@ def print_claims(task, here, by_task):
         print(f"\n{claim}\n{task:34s}" + "".join(f"{text:>30s}" for text in columns.values()))
         for name, members in here.items():
             row(name, members, columns)
+    ends = [run.scalars[tag][0][-1] for run in all_runs(here) for tag in states if tag in run.scalars]
+    if (fitted := max(ends, default=20_000)) < 20_000:
+        words = "direct targets have hardly learned to copy the state, so C8 and next-state R2 say little"
+        print(f"{fitted:,.0f} gradient steps: below some 20,000, {words}.")
     if by_task:
         print("\nC7 (Fig 3a)  MBPO's variance loss is far higher for humanoid-stand than for walker2d")
         print(f"{'':34s}{'variance loss':>30s}")

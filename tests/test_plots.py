@@ -726,6 +726,17 @@ def test_forensics_tells_tasks_apart_and_numbers_its_axes(tmp_path, figures, cap
     assert row.split()[-1] == "-" and "nan" not in row
 
 
+@pytest.mark.parametrize("steps, said", [(19_999, True), (20_000, False)])
+def test_forensics_says_when_the_fits_are_too_short_for_direct_targets(
+    steps, said, tmp_path, figures, capsys
+):
+    flags, curves = fitted("FTFL", 1, dict.fromkeys(plots.MODEL_PANELS, {1_000: 0.1, steps: 0.2}))
+    runs = [(flags | {"gradient_steps": steps}, curves)]
+    plots.forensics(write_csv(tmp_path / "runs.csv", runs), env_id=DM)
+    out = capsys.readouterr().out
+    assert ("19,999 gradient steps: below some 20,000" in out) == said and "next-state R2" in out
+
+
 def test_a_tag_without_a_common_step_takes_no_other_with_it(tmp_path, figures, capsys):
     runs = [trained("FTFL", seed, {100: 1, 200: 2}) for seed in (1, 2)]
     runs += [trained("FTFL", 3, {100: 1, 200: 2}, target_normalization=False)]
