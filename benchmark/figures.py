@@ -96,6 +96,25 @@ def critics_table():
     return "\n".join(lines)
 
 
+def paper_table():
+    """A line per row at the scripts' defaults, each seed's numbers: of its model at the last training; of the
+    critics at the end; and at the first states of the last evaluation (on the GPU, after 1,000 steps)."""
+    heads = ["row", "reward R2", "imagined / real reward", "next-state R2", "Q", "critics' loss"]
+    heads += ["Q at the start", "discounted return"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    names = [name for name in complete_rows() if "-paper" in name and "norm" not in name]
+    for name in sorted(names, key=lambda name: "humanoid" not in name):
+        row = read_row(name)
+        last = {column: values[:, -1] for column, (_, values) in row.items() if values.size}
+        if "reward_real" in last:
+            last["ratio"] = last["reward_synthetic"] / last["reward_real"]
+        last |= {column: at_end(row, column) for column in ("q", "qf_loss")}
+        columns = ("reward_r2", "ratio", "next_state_r2", "q", "qf_loss", "q_start", "discounted_return")
+        cells = [row_of(last[column]) if column in last else "-" for column in columns]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def walk_table():
     """A line per run that was to learn to walk: returns of evaluations before training, the mean of the last
     three, and the highest after training; what Q says of their first states and what was obtained from there
@@ -806,7 +825,7 @@ def draw_studies():
 
 
 # ---------------------------------------- All
-TABLES = {"critics": critics_table, "forces": forces_table, "walk": walk_table}
+TABLES = {"critics": critics_table, "paper": paper_table, "forces": forces_table, "walk": walk_table}
 TABLES |= {"landings": landings_table, "sb3": sb3_table}
 TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table, "widths": widths_table}
 TABLES |= {

@@ -441,7 +441,7 @@ def main(args, passed=()):
         signal.signal(number, lambda n, _: os._exit(128 + n) if signals else signals.append(n))
     # A run whose node is lost begins again elsewhere, however often that happens
     task = ray.remote(num_cpus=args.cpus, num_gpus=args.gpus, max_retries=-1)(on_a_node)
-    useless = {}  # nodes that can't work in the folder: why
+    useless = set()  # nodes that can't work in the folder
     refs = {task.remote(run): run for run in runs if run.name not in done}
     print(*(f"{x:>9}" for x in ("time", "running", "waiting", "done", "failed")), f"{'time left':>19}")
     while refs and not signals:
@@ -454,8 +454,8 @@ def main(args, passed=()):
                 code, node = str(error).strip().splitlines()[-1], ""
             if node and isinstance(code, str):
                 if node not in useless:
-                    print(f"no runs for this node any more: {code}", flush=True)
-                useless[node] = code
+                    print(f"{code}. What it can't begin goes to other nodes", flush=True)
+                useless.add(node)
                 if any(there["Alive"] and there["NodeID"] not in useless for there in ray.nodes()):
                     elsewhere = {"ray.io/node-id": f"!in({','.join(useless)})"}
                     refs[task.options(label_selector=elsewhere).remote(run)] = run

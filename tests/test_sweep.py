@@ -539,7 +539,7 @@ def test_a_node_that_cannot_work_in_the_folder_gets_no_runs_and_loses_none(no_lo
         out = finish(run_sweep(tmp_path, "--preset", "smoke", "--address", nodes.address))
     finally:
         nodes.shutdown()
-    assert out.count("no runs for this node any more") == 1 and "Function not implemented" in out
+    assert out.count("What it can't begin goes to other nodes") == 1 and "Function not implemented" in out
     assert_whole(plan(tmp_path, preset="smoke"))
 
 
