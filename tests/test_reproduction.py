@@ -485,7 +485,7 @@ def test_what_page_and_readme_say_of_next_states_and_critics_in_the_grid_is_in_t
     ahead = [
         task for task in figures.read_grid() if verdicts(task)["MBPO"][1] in (["ahead)"], ["**ahead**)"])
     ]
-    assert ahead == ["Hopper at the defaults"] and verdicts(*ahead)["FTFL"] == ("-", [])
+    assert ahead == ["Hopper at the defaults"] and verdicts(*ahead)["FTFL"][1] == []
     assert "In the grid it is ahead nowhere; on Hopper, DNP only and FTFL are." in text
     assert "On Hopper at the scripts' defaults MBPO is ahead of SAC, by the median of three seeds." in text
 
@@ -660,7 +660,8 @@ def test_what_page_and_readme_say_of_hopper_at_the_defaults_is_in_the_results():
     found["once"] = sorted(once, key=lambda run: run.flags["seed"])
     own = ("device", "run_dir", "seed", "compile", "env_id", "total_timesteps", "eval_interval")
     for name, runs in found.items():
-        defaults = vars((mbpo if name == "MBPO" else sac).Args()) | {"utd_ratio": 1 if name == "once" else 20}
+        defaults = vars({"MBPO": mbpo, "FTFL": ftfl}.get(name, sac).Args())
+        defaults |= {"utd_ratio": 1 if name == "once" else 20}
         assert [run.flags["seed"] for run in runs] == [1, 2, 3]
         for run in runs:
             assert all(run.flags[flag] == value for flag, value in defaults.items() if flag not in own)
@@ -676,11 +677,20 @@ def test_what_page_and_readme_say_of_hopper_at_the_defaults_is_in_the_results():
     assert figures.beside(score["MBPO"], score["SAC"]) == figures.beside(score["MBPO"], score["once"])
     assert figures.beside(score["MBPO"], score["SAC"]) == " (ahead)"
     assert figures.beside(score["SAC"], score["once"]) == ""
-    words = "it scores {0}, SAC with 20 updates per step {0}, with one {0} (FTFL".format(
+    words = "it scores {0}, SAC with 20 updates per step {0}, with one {0},".format(
         "{:.0f}, {:.0f} and {:.0f}"
     )
-    words = words.format(*np.concatenate([*score.values()]))
-    assert list(score) == ["MBPO", "SAC", "once"] and words in readme
+    assert words.format(*np.concatenate([score[name] for name in ("MBPO", "SAC", "once")])) in readme
+    words = "FTFL scores {} and is neither ahead of SAC (wrong) nor behind it;"
+    assert words.format(figures.row_of(score["FTFL"])) in text
+    assert figures.beside(score["FTFL"], score["SAC"]) == ""
+    words = "FTFL {:.0f}, {:.0f} and {:.0f}, neither ahead of SAC nor behind it."
+    assert words.format(*score["FTFL"]) in readme
+    words = "it is behind by the same rule, by {:.0f}, since MBPO's lowest score is {:.0f}."
+    lowest = score["MBPO"].min()
+    assert words.format(lowest - np.median(score["FTFL"]), lowest) in text
+    assert figures.beside(score["FTFL"], score["MBPO"]) == " (behind)"
+    assert f"by {lowest - np.median(score['FTFL']):.0f} points of some 320 |" in text
 
     tags = (figures.plots.RETURN, "eval/q_start", "eval/discounted_return")
     steps = found["SAC"][0].scalars[figures.plots.RETURN][0]
@@ -699,6 +709,8 @@ def test_what_page_and_readme_say_of_hopper_at_the_defaults_is_in_the_results():
     words = "each seed of MBPO ({}) earns more than each of SAC ({}),"
     assert words.format(last["MBPO"], last["SAC"]) in text
     assert returns["MBPO"][:, -1].min() > returns["SAC"][:, -1].max()
+    words = "FTFL's earn {:.0f}, {:.0f} and {:.0f} then."
+    assert words.format(*returns["FTFL"][:, -1]) in text
 
     highest = {
         name: [run.scalars["losses/qf1_values"][1].max() for run in runs] for name, runs in found.items()
@@ -709,26 +721,38 @@ def test_what_page_and_readme_say_of_hopper_at_the_defaults_is_in_the_results():
         logged, values = run.scalars["losses/qf1_values"]
         assert logged[values.argmax()] <= 12_100
     assert f"no more than {gained.max():.0f} is ever obtained from a first state" in text
-    higher = np.array(highest["MBPO"]) > highest["SAC"]
-    assert higher.sum() == 2 and "it rises further in two of three seeds, and comes back in all" in text
+    for name in ("MBPO", "FTFL"):
+        assert (np.array(highest[name]) > highest["SAC"]).sum() == 2
+        assert (q[name][:, -1] < 190).all()
+    assert "MBPO's or FTFL's, it rises further in two of three seeds, and comes back in all" in text
+    words = (
+        "FTFL's rises to {:.0f}, {:.0f} and {:.0f}, the last one at {:,.0f} steps, and is {} at first states"
+    )
+    logged, values = found["FTFL"][2].scalars["losses/qf1_values"]
+    words = words.format(*highest["FTFL"], logged[values.argmax()], between(q["FTFL"][:, -1], 0))
+    assert f"{words} at the end, from which {between(obtained['FTFL'][:, -1], 0)} are obtained." in text
     words = "at 20,000 steps it is {} at first states from which {} are obtained."
     assert words.format(between(q["MBPO"][:, -1], 0), between(obtained["MBPO"][:, -1], 0)) in text
     words = "SAC's rises to {:.0f}, {:.0f} and {:.0f}, and in its first seed is still at {:.0f} then, where"
     assert words.format(*sorted(highest["SAC"]), q["SAC"][0, -1]) in text
     assert f" then, where {obtained['SAC'][0, -1]:.0f} is obtained." in text
     assert (q["once"] < obtained["once"]).all() and "With one update per step it stays below" in text
-    words = "Q rises to {:,.0f} to {:,.0f} with MBPO, {:.0f} to {:.0f} with SAC, where at most {:.0f} is"
-    ends = [end(highest[name]) for name in ("MBPO", "SAC") for end in (min, max)]
+    words = "Q rises to {:,.0f} to {:,.0f} with MBPO, {:.0f} to {:.0f} with FTFL, {:.0f} to {:.0f} with SAC,"
+    words += " where at most {:.0f} is"
+    ends = [end(highest[name]) for name in ("MBPO", "FTFL", "SAC") for end in (min, max)]
     assert words.format(*ends, gained.max()) in readme
 
+    tags = ("model/reward_r2", "model/next_state_r2", "model/mse_loss", "rewards/synthetic", "rewards/real")
     r2, next_r2, mse, imagined, real = (
-        np.array([figures.late(run, tag) for run in found["MBPO"]])
-        for tag in (
-            *("model/reward_r2", "model/next_state_r2", "model/mse_loss"),
-            *("rewards/synthetic", "rewards/real"),
-        )
+        np.array([figures.late(run, tag) for run in found["FTFL"]]) for tag in tags
     )
-    words = "reward R2 is {}, next-state R2 {}, and {} of the real mean reward is imagined."
+    words = "FTFL's models are as good ({}, {} and {}), with less such noise ({})."
+    assert words.format(between(r2), *map(figures.span, (next_r2, imagined / real)), between(mse)) in text
+    assert mse.min() > max(figures.late(run, "model/mse_loss") for run in found["MBPO"])
+    r2, next_r2, mse, imagined, real = (
+        np.array([figures.late(run, tag) for run in found["MBPO"]]) for tag in tags
+    )
+    words = "MBPO's reward R2 is {}, next-state R2 {}, and {} of the real mean reward is imagined."
     assert words.format(between(r2), between(next_r2, 3), between(imagined / real)) in text
     assert f"`model/mse_loss` is {between(mse)}, so there is far more noise" in text
 
@@ -936,6 +960,61 @@ def test_what_page_and_readme_say_of_critics_that_run_away_is_in_the_results():
     both = [of[f"{name}{ending}"][3] for name in ("ftfl", "mbpo") for ending in ("-orthogonal", "")]
     assert said.format(*both) in text and of["ftfl-orthogonal"][2] == "2 of 3"
     assert f"SAC's at {of['sac-orthogonal'][3]} ({of['sac'][3]})." in text
+
+
+def test_what_page_and_readme_say_of_humanoid_stand_at_the_defaults_is_in_the_results():
+    text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
+    rows = {"FTFL": "ftfl-paper-gpu", "MBPO": "mbpo-paper", "SAC": "sac-paper"}
+    rows = {name: figures.read_row(f"humanoid-stand-{row}") for name, row in rows.items()}
+    q, loss = ({x: figures.at_end(row, of) for x, row in rows.items()} for of in ("q", "qf_loss"))
+    ends = {x: between(q[x], 0) for x in rows}
+    losses = {x: between(loss[x], 0 if x == "MBPO" else 1) for x in rows}
+    words = "MBPO's loss ends at {} in its three seeds (right), its Q at {}. "
+    words += "SAC's loss ends at {} (wrong), its Q at {}"
+    words = words.format(losses["MBPO"], ends["MBPO"], losses["SAC"], ends["SAC"])
+    assert f"{words} and still rising" in text and loss["MBPO"].min() > loss["FTFL"].max()
+    assert f"FTFL's loss ends at {losses['FTFL']}, its Q at {ends['FTFL']}, and it has come down" in text
+    course = rows["SAC"]["q"][1]
+    assert (course[:, -1] > course[:, -20]).all() and (loss["SAC"] > 3).all()
+    assert (q["FTFL"] < 0.97 * rows["FTFL"]["q"][1].max(1)).all() and len(q["FTFL"]) == 6
+    times = between((loss["MBPO"].min() / loss["SAC"].max(), loss["MBPO"].max() / loss["SAC"].min()), 0)
+    assert f"make it worse in every seed, with a loss {times} times SAC's" in text
+    assert (q["MBPO"] > q["SAC"]).all() and q["FTFL"].max() < q["SAC"].min()
+
+    r2, next_r2 = (
+        {x: rows[x][of][1][:, -1] for x in ("MBPO", "FTFL")} for of in ("reward_r2", "next_state_r2")
+    )
+    ratio = {x: rows[x]["reward_synthetic"][1] / rows[x]["reward_real"][1] for x in ("MBPO", "FTFL")}
+    assert rows["MBPO"]["reward_real"][0].tolist() == list(range(0, 2_000, 250))
+    words = "MBPO's reward R2 at the last training is {} (right), FTFL's {}."
+    assert words.format(between(r2["MBPO"]), between(r2["FTFL"])) in text
+    words = (
+        "imagined mean is then {:.2f}, {:.2f} and {:.2f} of the real one (right); over its eight trainings it"
+    )
+    assert words.format(*ratio["MBPO"][:, -1]) in text
+    least, most = ratio["MBPO"].min(), ratio["MBPO"].max()
+    mbpo_span, ftfl_span = f"{least:.1f} to {most:.0f}", between(ratio["FTFL"].ravel())
+    words = "lies between {} and {} times the real one, FTFL's between {} and {}."
+    assert words.format(*mbpo_span.split(" to "), *ftfl_span.split(" to ")) in text
+    assert f"MBPO's imagined mean is {mbpo_span} times the real one, FTFL's {ftfl_span} |" in text
+    words = f"MBPO's R2 is {between(next_r2['MBPO'])} (right), FTFL's {between(next_r2['FTFL'])}."
+    assert words in text and max(next_r2["MBPO"]) < 0.7
+    start, obtained = ({x: rows[x][of][1][:, -1] for x in rows} for of in ("q_start", "discounted_return"))
+    words = "MBPO's Q at the first states is {}, SAC's {}, where {} are obtained: above, as predicted."
+    both = np.concatenate([obtained["MBPO"], obtained["SAC"]])
+    assert words.format(*(between(start[x], 0) for x in ("MBPO", "SAC")), between(both, 1)) in text
+    words = (
+        "Q ends at {} with MBPO, {} with SAC, {} with FTFL (six seeds), where no more than 10 is obtained."
+    )
+    assert words.format(ends["MBPO"], ends["SAC"], ends["FTFL"]) in text
+    assert max(obtained[x].max() for x in rows) < 10
+    words = (
+        "imagines {} times the real mean reward, from one training to the next, FTFL's {} times. Q ends at"
+    )
+    words += " {} with MBPO (three seeds, critics' loss {}), at {} with real data alone ({}), at {} with FTFL"
+    values = (mbpo_span, ftfl_span, *(x[name] for name in ("MBPO", "SAC") for x in (ends, losses)))
+    assert words.format(*values, ends["FTFL"]) in readme
+    assert f"with FTFL (six seeds, {losses['FTFL']}), where next to nothing" in readme
 
 
 def test_spans_of_seeds_are_written_as_they_are():
