@@ -193,7 +193,7 @@ def test_what_the_page_says_of_landings_is_in_the_results():
 
 
 def between(values, digits=2):
-    return f"{min(values):.{digits}f} to {max(values):.{digits}f}"
+    return f"{min(values):,.{digits}f} to {max(values):,.{digits}f}"
 
 
 def test_what_the_page_says_of_agents_on_quadruped_walk_is_in_the_results():
@@ -965,26 +965,39 @@ def test_what_page_and_readme_say_of_critics_that_run_away_is_in_the_results():
 def test_what_page_and_readme_say_of_humanoid_stand_at_the_defaults_is_in_the_results():
     text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
     rows = {"FTFL": "ftfl-paper-gpu", "MBPO": "mbpo-paper", "SAC": "sac-paper"}
+    rows |= {"TUN": "tun-paper", "DNP": "dnp-paper"}
     rows = {name: figures.read_row(f"humanoid-stand-{row}") for name, row in rows.items()}
     q, loss = ({x: figures.at_end(row, of) for x, row in rows.items()} for of in ("q", "qf_loss"))
     ends = {x: between(q[x], 0) for x in rows}
-    losses = {x: between(loss[x], 0 if x == "MBPO" else 1) for x in rows}
-    words = "MBPO's loss ends at {} in its three seeds (right), its Q at {}. "
-    words += "SAC's loss ends at {} (wrong), its Q at {}"
-    words = words.format(losses["MBPO"], ends["MBPO"], losses["SAC"], ends["SAC"])
-    assert f"{words} and still rising" in text and loss["MBPO"].min() > loss["FTFL"].max()
+    losses = {x: between(loss[x], 1 if x in ("FTFL", "SAC") else 0) for x in rows}
+    words = (
+        "MBPO's loss ends at {} in its three seeds (right), its Q at {}; TUN only's at {} (right) and {}; "
+    )
+    words += "DNP only's at {} (wrong) and {}. SAC's loss ends at {} (wrong), its Q at {} and still rising"
+    assert words.format(*(x[name] for name in ("MBPO", "TUN", "DNP", "SAC") for x in (losses, ends))) in text
+    worse = ("MBPO", "TUN", "DNP")
+    assert all(loss[x].min() > loss["FTFL"].max() for x in worse)
     assert f"FTFL's loss ends at {losses['FTFL']}, its Q at {ends['FTFL']}, and it has come down" in text
     course = rows["SAC"]["q"][1]
     assert (course[:, -1] > course[:, -20]).all() and (loss["SAC"] > 3).all()
     assert (q["FTFL"] < 0.97 * rows["FTFL"]["q"][1].max(1)).all() and len(q["FTFL"]) == 6
-    times = between((loss["MBPO"].min() / loss["SAC"].max(), loss["MBPO"].max() / loss["SAC"].min()), 0)
-    assert f"make it worse in every seed, with a loss {times} times SAC's" in text
-    assert (q["MBPO"] > q["SAC"]).all() and q["FTFL"].max() < q["SAC"].min()
+    every = np.array([loss[x] for x in worse])
+    times = every.min() / loss["SAC"].max()
+    assert f"make it worse in every seed, with a loss at least {times:.1f} times SAC's" in text
+    assert all((q[x] > q["SAC"]).all() for x in worse) and q["FTFL"].max() < q["SAC"].min()
+    alone = between(np.concatenate([q["TUN"], q["DNP"]]), 0)
+    words = "Q is {}, with one change alone {}, with none {}."
+    assert words.format(ends["FTFL"], alone, ends["MBPO"]) in text
 
-    r2, next_r2 = (
-        {x: rows[x][of][1][:, -1] for x in ("MBPO", "FTFL")} for of in ("reward_r2", "next_state_r2")
-    )
-    ratio = {x: rows[x]["reward_synthetic"][1] / rows[x]["reward_real"][1] for x in ("MBPO", "FTFL")}
+    models = ("FTFL", *worse)
+    r2, next_r2 = ({x: rows[x][of][1][:, -1] for x in models} for of in ("reward_r2", "next_state_r2"))
+    ratio = {x: rows[x]["reward_synthetic"][1] / rows[x]["reward_real"][1] for x in models}
+    words = "TUN only's R2 is {:.2f}, {:.2f} and {:.2f} (wrong, by one seed) and its mean {} of the real one"
+    assert words.format(*r2["TUN"], between(ratio["TUN"][:, -1])) in text and (r2["TUN"] < 0.7).sum() == 1
+    words = "DNP only's {} (right) and {:.2f}, {:.2f} and {:.2f} (right)."
+    assert words.format(between(r2["DNP"]), *ratio["DNP"][:, -1]) in text
+    words = "TUN only's {} (right), FTFL's {}, DNP only's {}."
+    assert words.format(*(between(next_r2[x]) for x in ("TUN", "FTFL", "DNP"))) in text
     assert rows["MBPO"]["reward_real"][0].tolist() == list(range(0, 2_000, 250))
     words = "MBPO's reward R2 at the last training is {} (right), FTFL's {}."
     assert words.format(between(r2["MBPO"]), between(r2["FTFL"])) in text
@@ -997,12 +1010,15 @@ def test_what_page_and_readme_say_of_humanoid_stand_at_the_defaults_is_in_the_re
     words = "lies between {} and {} times the real one, FTFL's between {} and {}."
     assert words.format(*mbpo_span.split(" to "), *ftfl_span.split(" to ")) in text
     assert f"MBPO's imagined mean is {mbpo_span} times the real one, FTFL's {ftfl_span} |" in text
-    words = f"MBPO's R2 is {between(next_r2['MBPO'])} (right), FTFL's {between(next_r2['FTFL'])}."
-    assert words in text and max(next_r2["MBPO"]) < 0.7
+    assert f"MBPO's R2 is {between(next_r2['MBPO'])} (right), TUN" in text and max(next_r2["MBPO"]) < 0.7
     start, obtained = ({x: rows[x][of][1][:, -1] for x in rows} for of in ("q_start", "discounted_return"))
-    words = "MBPO's Q at the first states is {}, SAC's {}, where {} are obtained: above, as predicted."
+    words = "MBPO's Q at the first states is {}, SAC's {}, where {} are obtained; TUN only's {}, "
+    words += "DNP only's {}, where {} and {} are: above, as predicted."
     both = np.concatenate([obtained["MBPO"], obtained["SAC"]])
-    assert words.format(*(between(start[x], 0) for x in ("MBPO", "SAC")), between(both, 1)) in text
+    values = [between(start[x], 0) for x in ("MBPO", "SAC", "TUN", "DNP")]
+    values.insert(2, between(both, 1))
+    assert words.format(*values, *(between(obtained[x], 1) for x in ("TUN", "DNP"))) in text
+    assert all((start[x] > obtained[x]).all() for x in rows)
     words = (
         "Q ends at {} with MBPO, {} with SAC, {} with FTFL (six seeds), where no more than 10 is obtained."
     )
@@ -1015,6 +1031,8 @@ def test_what_page_and_readme_say_of_humanoid_stand_at_the_defaults_is_in_the_re
     values = (mbpo_span, ftfl_span, *(x[name] for name in ("MBPO", "SAC") for x in (ends, losses)))
     assert words.format(*values, ends["FTFL"]) in readme
     assert f"with FTFL (six seeds, {losses['FTFL']}), where next to nothing" in readme
+    words = f"With TUN only it ends at {ends['TUN']} ({losses['TUN']}), with DNP only at {ends['DNP']} ("
+    assert f"{words}{losses['DNP']})." in readme
 
 
 def test_spans_of_seeds_are_written_as_they_are():
