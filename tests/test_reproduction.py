@@ -985,6 +985,11 @@ def test_what_page_and_readme_say_of_humanoid_stand_at_the_defaults_is_in_the_re
     times = every.min() / loss["SAC"].max()
     assert f"make it worse in every seed, with a loss at least {times:.1f} times SAC's" in text
     assert all((q[x] > q["SAC"]).all() for x in worse) and q["FTFL"].max() < q["SAC"].min()
+    highest = {x: rows[x]["q"][1].max(1) for x in worse}
+    words = "at the end, too ({}, {}, {}), by up to {:.0f} %: whether"
+    most = max((1 - q[x] / highest[x]).max() for x in worse)
+    assert words.format(*(between(highest[x], 0) for x in worse), 100 * most) in text
+    assert all((q[x] < highest[x]).all() for x in worse)
     alone = between(np.concatenate([q["TUN"], q["DNP"]]), 0)
     words = "Q is {}, with one change alone {}, with none {}."
     assert words.format(ends["FTFL"], alone, ends["MBPO"]) in text
@@ -1030,7 +1035,7 @@ def test_what_page_and_readme_say_of_humanoid_stand_at_the_defaults_is_in_the_re
     words += " {} with MBPO (three seeds, critics' loss {}), at {} with real data alone ({}), at {} with FTFL"
     values = (mbpo_span, ftfl_span, *(x[name] for name in ("MBPO", "SAC") for x in (ends, losses)))
     assert words.format(*values, ends["FTFL"]) in readme
-    assert f"with FTFL (six seeds, {losses['FTFL']}), where next to nothing" in readme
+    assert f"with FTFL (six seeds, {losses['FTFL']}, on a GPU, the others on a CPU), where" in readme
     words = f"With TUN only it ends at {ends['TUN']} ({losses['TUN']}), with DNP only at {ends['DNP']} ("
     assert f"{words}{losses['DNP']})." in readme
 
