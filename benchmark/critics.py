@@ -96,6 +96,8 @@ for name, script, flags in (
     flags = f"--compile {flags}"
     ROWS[f"humanoid-stand-{name}-paper"] = row(script, flags, HUMANOID, utd=20, steps=1_900, model="")
     ROWS[f"{name}-paper"] = row(script, flags, utd=20, model="")
+for script in ("mbpo", "sac"):
+    ROWS[f"{script}-paper-norm"] = row(script, f"--compile {NORM}", utd=20, model="")
 ROWS["humanoid-stand-ftfl-paper"] = row("ftfl", "--compile", HUMANOID, utd=20, steps=1_900, model="")
 # How long does SAC take to learn to walk, once its critics hold?
 EVALUATED = f"{NORM} --eval-interval 5000 --eval-episodes 5"
