@@ -950,10 +950,12 @@ def test_what_page_and_readme_say_of_critics_that_run_away_is_in_the_results():
     away = {name: rest[2].split(" of ") for name, *rest in rows if "stand" not in name}
     away = [name for name, (some, of) in away.items() if int(some) > int(of) / 2 and "gpu" not in name]
     least = {name: loss[name][0] / loss["sac"][1] for name in away}
+    real = (least.pop("sac-paper"), loss["sac-paper"][1] / loss["sac"][0])
     assert min(least, key=least.get) == "mbpo-noforce" and 1e9 < least["tun"]
     assert (
         f"({least.pop('mbpo-noforce'):.0f} to {loss['mbpo-noforce'][1] / loss['sac'][0]:.0f} times)" in text
     )
+    assert f"(7 to 16 times) and real data at 20 updates per step ({between(real, 1)} times);" in text
     assert 55 < min(least.values()) < 65 and "from some 60 times that of real data only" in text
     of = {name: rest for name, *rest in rows}
     said = "FTFL's Q ends at {} (with our weights at {}), two of three seeds above 200; MBPO's at {} ({});"
@@ -964,12 +966,14 @@ def test_what_page_and_readme_say_of_critics_that_run_away_is_in_the_results():
 
 def test_what_page_and_readme_say_of_humanoid_stand_at_the_defaults_is_in_the_results():
     text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
-    rows = {"FTFL": "ftfl-paper-gpu", "MBPO": "mbpo-paper", "SAC": "sac-paper"}
+    rows = {"CPU": "ftfl-paper", "GPU": "ftfl-paper-gpu", "MBPO": "mbpo-paper", "SAC": "sac-paper"}
     rows |= {"TUN": "tun-paper", "DNP": "dnp-paper"}
     rows = {name: figures.read_row(f"humanoid-stand-{row}") for name, row in rows.items()}
     q, loss = ({x: figures.at_end(row, of) for x, row in rows.items()} for of in ("q", "qf_loss"))
-    ends = {x: between(q[x], 0) for x in rows}
-    losses = {x: between(loss[x], 1 if x in ("FTFL", "SAC") else 0) for x in rows}
+    for of in (q, loss):
+        of["FTFL"] = np.concatenate([of["CPU"], of["GPU"]])
+    ends = {x: between(q[x], 0) for x in q}
+    losses = {x: between(loss[x], 1 if x in ("CPU", "GPU", "SAC") else 0) for x in q}
     words = (
         "MBPO's loss ends at {} in its three seeds (right), its Q at {}; TUN only's at {} (right) and {}; "
     )
@@ -977,10 +981,14 @@ def test_what_page_and_readme_say_of_humanoid_stand_at_the_defaults_is_in_the_re
     assert words.format(*(x[name] for name in ("MBPO", "TUN", "DNP", "SAC") for x in (losses, ends))) in text
     worse = ("MBPO", "TUN", "DNP")
     assert all(loss[x].min() > loss["FTFL"].max() for x in worse)
-    assert f"FTFL's loss ends at {losses['FTFL']}, its Q at {ends['FTFL']}, and it has come down" in text
+    words = (
+        "FTFL's loss ends at {} on a CPU and at {} on the GPU, its Q at {} and {} (right), and it has come"
+    )
+    assert words.format(*(x[name] for x in (losses, ends) for name in ("CPU", "GPU"))) in text
+    assert loss["CPU"].max() < 10 and len(q["FTFL"]) == 9
     course = rows["SAC"]["q"][1]
     assert (course[:, -1] > course[:, -20]).all() and (loss["SAC"] > 3).all()
-    assert (q["FTFL"] < 0.97 * rows["FTFL"]["q"][1].max(1)).all() and len(q["FTFL"]) == 6
+    assert all((q[x] < 0.97 * rows[x]["q"][1].max(1)).all() for x in ("CPU", "GPU"))
     every = np.array([loss[x] for x in worse])
     times = every.min() / loss["SAC"].max()
     assert f"make it worse in every seed, with a loss at least {times:.1f} times SAC's" in text
@@ -994,9 +1002,11 @@ def test_what_page_and_readme_say_of_humanoid_stand_at_the_defaults_is_in_the_re
     words = "Q is {}, with one change alone {}, with none {}."
     assert words.format(ends["FTFL"], alone, ends["MBPO"]) in text
 
-    models = ("FTFL", *worse)
+    models = ("CPU", "GPU", *worse)
     r2, next_r2 = ({x: rows[x][of][1][:, -1] for x in models} for of in ("reward_r2", "next_state_r2"))
     ratio = {x: rows[x]["reward_synthetic"][1] / rows[x]["reward_real"][1] for x in models}
+    for of in (r2, next_r2, ratio):
+        of["FTFL"] = np.concatenate([of["CPU"], of["GPU"]])
     words = "TUN only's R2 is {:.2f}, {:.2f} and {:.2f} (wrong, by one seed) and its mean {} of the real one"
     assert words.format(*r2["TUN"], between(ratio["TUN"][:, -1])) in text and (r2["TUN"] < 0.7).sum() == 1
     words = "DNP only's {} (right) and {:.2f}, {:.2f} and {:.2f} (right)."
@@ -1025,7 +1035,7 @@ def test_what_page_and_readme_say_of_humanoid_stand_at_the_defaults_is_in_the_re
     assert words.format(*values, *(between(obtained[x], 1) for x in ("TUN", "DNP"))) in text
     assert all((start[x] > obtained[x]).all() for x in rows)
     words = (
-        "Q ends at {} with MBPO, {} with SAC, {} with FTFL (six seeds), where no more than 10 is obtained."
+        "Q ends at {} with MBPO, {} with SAC, {} with FTFL (nine seeds), where no more than 10 is obtained."
     )
     assert words.format(ends["MBPO"], ends["SAC"], ends["FTFL"]) in text
     assert max(obtained[x].max() for x in rows) < 10
@@ -1034,10 +1044,41 @@ def test_what_page_and_readme_say_of_humanoid_stand_at_the_defaults_is_in_the_re
     )
     words += " {} with MBPO (three seeds, critics' loss {}), at {} with real data alone ({}), at {} with FTFL"
     values = (mbpo_span, ftfl_span, *(x[name] for name in ("MBPO", "SAC") for x in (ends, losses)))
-    assert words.format(*values, ends["FTFL"]) in readme
-    assert f"with FTFL (six seeds, {losses['FTFL']}, on a GPU, the others on a CPU), where" in readme
+    assert words.format(*values, ends["CPU"]) in readme
+    more = f"six more seeds on a GPU: {ends['GPU']}, {losses['GPU']}"
+    assert f"with FTFL ({losses['CPU']}; {more}), where" in readme and len(q["GPU"]) == 6
     words = f"With TUN only it ends at {ends['TUN']} ({losses['TUN']}), with DNP only at {ends['DNP']} ("
     assert f"{words}{losses['DNP']})." in readme
+
+
+def test_what_page_and_readme_say_of_quadruped_walk_at_the_defaults_is_in_the_results():
+    text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
+    rows = {x: figures.read_row(f"{x.lower()}-paper") for x in ("FTFL", "MBPO", "SAC")}
+    q = {x: figures.at_end(row, "q") for x, row in rows.items()}
+    ends = {x: between(q[x], 0) for x in rows}
+    steps, course = rows["MBPO"]["q"][0], {x: row["q"][1] for x, row in rows.items()}
+    assert steps[-1] - steps[-11] == 250 and all(len(x) == 3 for x in q.values())
+    grown = {x: between(course[x][:, -1] / course[x][:, -11], 1) for x in rows}
+    words = "MBPO's Q ends at {} (right), {} times what it was 250 steps before; FTFL's, at {}, {} times."
+    assert words.format(*(x[name] for name in ("MBPO", "FTFL") for x in (ends, grown))) in text
+    rises = np.diff(course["SAC"][:, -41::10])
+    words = (
+        f"But its loss stays at {between(figures.at_end(rows['SAC'], 'qf_loss'), 1)}, and it rises steadily, "
+    )
+    assert f"{words}by {between(rises.ravel(), 0)} in each of the last four times 250 steps," in text
+    assert f"SAC's ends at {ends['SAC']}." in text and q["SAC"].min() > 200 and q["MBPO"].min() > 1000
+    ratio = {x: rows[x]["reward_synthetic"][1] / rows[x]["reward_real"][1] for x in ("MBPO", "FTFL")}
+    words = "MBPO's models imagine {} of the real mean reward, too little after each of the seven trainings"
+    assert words.format(between(ratio["MBPO"].ravel())) in text and ratio["MBPO"].shape == (3, 7)
+    assert f"FTFL's, on the CPU, {between(ratio['FTFL'].ravel())}." in text and ratio["MBPO"].max() < 1
+    start, obtained = ({x: rows[x][of][1][:, -1] for x in rows} for of in ("q_start", "discounted_return"))
+    both = np.concatenate([obtained["SAC"], obtained["MBPO"]])
+    words = "Q at the first states is {} with SAC, {} with MBPO, where {} are obtained: above, as predicted."
+    values = (between(start["SAC"], 0), between(start["MBPO"], 0), between(both, 1))
+    assert words.format(*values) in text and start["SAC"].min() > both.max()
+    millions = between(q["MBPO"] / 1e6, 1)
+    words = f"Q is {millions} million with MBPO, {ends['FTFL']} with FTFL, and {ends['SAC']} with real data"
+    assert words in readme
 
 
 def test_spans_of_seeds_are_written_as_they_are():
