@@ -235,8 +235,9 @@ def draw_critics():
 
 
 def draw_long():
-    """Q, the temperature and the share out of range of FTFL, followed for 20,000 steps."""
-    row = read_row("ftfl-long")
+    """Q, the temperature and the share out of range of FTFL and MBPO, followed for 20,000 steps."""
+    rows = {name: f"{name.lower()}-long" for name in ("FTFL", "MBPO")}
+    rows = {name: read_row(row) for name, row in rows.items() if row in complete_rows()}
     panels = {
         "q": "Q of the batch",
         "alpha": "temperature",
@@ -244,9 +245,13 @@ def draw_long():
     }
     figure, axes = plt.subplots(1, 3, figsize=(10, 3))
     for axis, (column, text) in zip(axes, panels.items()):
-        steps, values = row[column]
-        axis.plot(steps / 1000, values.T, color=plots.COLORS["FTFL"], lw=1.2)
+        for name, row in rows.items():
+            steps, values = row[column]
+            axis.plot(steps / 1000, values.T, color=plots.COLORS[name], lw=1.2, label=name)
         plots.title(axis, text, "thousand steps after random")
+        if len(rows) > 1 and column != "out_of_range":
+            axis.set_yscale("log")
+    axes[0].legend()
     plots.save(figure, str(RESULTS / "critics_long"))
 
 
