@@ -62,11 +62,8 @@ def at_end(row, column, last=4):
 
 def span(values):
     """The smallest and the largest of some seeds' values, or the value of one."""
-    values = np.asarray(values)
-    low, high = f"{values.min():,.3g}", f"{values.max():,.3g}"
-    low, high = (
-        f"{x:,.0f}" if abs(x) >= 1000 else t for x, t in zip((values.min(), values.max()), (low, high))
-    )
+    ends = np.min(values), np.max(values)
+    low, high = (f"{x:,.0f}" if 1e3 <= abs(x) < 1e9 else f"{x:.3g}" for x in ends)
     return low if low == high else f"{low} to {high}"
 
 

@@ -1053,7 +1053,8 @@ def test_what_page_and_readme_say_of_humanoid_stand_at_the_defaults_is_in_the_re
 
 def test_what_page_and_readme_say_of_quadruped_walk_at_the_defaults_is_in_the_results():
     text, readme = (" ".join(x.split()) for x in (PAGE, (ROOT / "README.md").read_text()))
-    rows = {x: figures.read_row(f"{x.lower()}-paper") for x in ("FTFL", "MBPO", "SAC")}
+    rows = ("FTFL", "MBPO", "SAC", "TUN", "DNP")
+    rows = {x: figures.read_row(f"{x.lower()}-paper") for x in rows}
     q = {x: figures.at_end(row, "q") for x, row in rows.items()}
     ends = {x: between(q[x], 0) for x in rows}
     steps, course = rows["MBPO"]["q"][0], {x: row["q"][1] for x, row in rows.items()}
@@ -1061,29 +1062,46 @@ def test_what_page_and_readme_say_of_quadruped_walk_at_the_defaults_is_in_the_re
     grown = {x: between(course[x][:, -1] / course[x][:, -11], 1) for x in rows}
     words = "MBPO's Q ends at {} (right), {} times what it was 250 steps before; FTFL's, at {}, {} times."
     assert words.format(*(x[name] for name in ("MBPO", "FTFL") for x in (ends, grown))) in text
+    dnp_loss = figures.at_end(rows["DNP"], "qf_loss")
+    words = f"TUN only's ends at {ends['TUN']} (right), DNP only's at {ends['DNP']} with a loss of "
+    assert f"{words}{figures.span(dnp_loss)} (right), but rising." in text
+    assert (course["DNP"][:, -1] > course["DNP"][:, -11]).all() and q["TUN"].min() > 1000
+    assert q["TUN"].min() > q["MBPO"].max() and q["FTFL"].min() > 100 > q["DNP"].max()
     rises = np.diff(course["SAC"][:, -41::10])
     words = (
         f"But its loss stays at {between(figures.at_end(rows['SAC'], 'qf_loss'), 1)}, and it rises steadily, "
     )
     assert f"{words}by {between(rises.ravel(), 0)} in each of the last four times 250 steps," in text
     assert f"SAC's ends at {ends['SAC']}." in text and q["SAC"].min() > 200 and q["MBPO"].min() > 1000
-    ratio = {x: rows[x]["reward_synthetic"][1] / rows[x]["reward_real"][1] for x in ("MBPO", "FTFL")}
+    ratio = {x: rows[x]["reward_synthetic"][1] / rows[x]["reward_real"][1] for x in rows if x != "SAC"}
     words = "MBPO's models imagine {} of the real mean reward, too little after each of the seven trainings"
     assert words.format(between(ratio["MBPO"].ravel())) in text and ratio["MBPO"].shape == (3, 7)
-    assert f"FTFL's, on the CPU, {between(ratio['FTFL'].ravel())}." in text and ratio["MBPO"].max() < 1
+    words = "FTFL's, on the CPU, {}, TUN only's {}, DNP only's {}."
+    assert words.format(*(between(ratio[x].ravel()) for x in ("FTFL", "TUN", "DNP"))) in text
+    assert ratio["MBPO"].max() < 1
     start, obtained = ({x: rows[x][of][1][:, -1] for x in rows} for of in ("q_start", "discounted_return"))
-    both = np.concatenate([obtained["SAC"], obtained["MBPO"]])
-    words = "Q at the first states is {} with SAC, {} with MBPO, where {} are obtained: above, as predicted."
-    values = (between(start["SAC"], 0), between(start["MBPO"], 0), between(both, 1))
-    assert words.format(*values) in text and start["SAC"].min() > both.max()
-    millions = between(q["MBPO"] / 1e6, 1)
-    words = f"Q is {millions} million with MBPO, {ends['FTFL']} with FTFL, and {ends['SAC']} with real data"
+    four = [x for x in rows if x != "FTFL"]
+    words = "Q at the first states is {} with SAC, {} with MBPO, {} with TUN only and {} with DNP only, where"
+    words = words.format(*(between(start[x], 0) for x in ("SAC", "MBPO", "TUN", "DNP")))
+    both = between(np.concatenate([obtained[x] for x in four]), 1)
+    assert f"{words} {both} are obtained: above in each run, as predicted." in text
+    assert all((start[x] > obtained[x]).all() for x in four)
+    words = (
+        f"Q is {between(q['MBPO'] / 1e6, 1)} million with MBPO, {ends['FTFL']} with FTFL, {ends['SAC']} with"
+    )
+    words += (
+        f" real data alone, {between(q['TUN'] / 1e6, 0)} million with TUN only, and {ends['DNP']} with DNP"
+    )
     assert words in readme
+    least, most = q["MBPO"].min() / 1e6, q["TUN"].max() / 1e6
+    words = f"DNP only's hold ({ends['DNP']}), FTFL's do not ({ends['FTFL']}), MBPO's and TUN only's least of"
+    assert f"{words} all ({least:.1f} to {most:.0f} million)." in text
 
 
 def test_spans_of_seeds_are_written_as_they_are():
     assert figures.span(np.array([1.2345, 1.2345])) == "1.23"
     assert figures.span(np.array([-2310.4, 0.05])) == "-2,310 to 0.05"
+    assert figures.span(np.array([1.0941e17, 485_550_000])) == "485,550,000 to 1.09e+17"
 
 
 def made_up_fit(folder, name, seed, next_state_r2, velocity_variance, holdout_mse, trained=None):
