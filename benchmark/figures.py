@@ -232,7 +232,7 @@ def draw_critics():
 
 
 def draw_long():
-    """Q, the temperature and the share out of range of FTFL and MBPO, followed for 20,000 steps."""
+    """Q, the temperature and the share out of range of FTFL (20,000 steps) and MBPO (15,000)."""
     rows = {name: f"{name.lower()}-long" for name in ("FTFL", "MBPO")}
     rows = {name: read_row(row) for name, row in rows.items() if row in complete_rows()}
     panels = {

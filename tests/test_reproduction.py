@@ -945,6 +945,15 @@ def test_what_page_and_readme_say_of_critics_that_run_away_is_in_the_results():
     assert f"highest, {q.max():,.0f}, after {steps[q.argmax()]:,.0f} steps, and below 200 from" in text
     assert f"from {back + gap:,} steps on" in text and q[steps > back].max() < 200
     assert f"highest after {steps[q.argmax()]:,.0f} steps, and below 200 from {back + gap:,} on" in readme
+    other = figures.read_row("mbpo-long")
+    (of_mbpo,), (alpha,), (out,) = (other[x][1] for x in ("q", "alpha", "out_of_range"))
+    end, ftfl_then = int(other["q"][0][-1]), q[steps == other["q"][0][-1]].item()
+    highest, last = (f"{x / 1e9:.1f} billion" for x in (of_mbpo.max(), figures.at_end(other, "q")[0]))
+    words = f"after {end:,} steps, for want of time; right as far as that. Q rises to {highest}, is {last} at"
+    words += f" the end, where FTFL's is {ftfl_then:.0f} at that step,"
+    assert f"{words} and the temperature {alpha[-4:].mean() / 1e6:.0f} million." in text
+    assert f"from {out.max():.3f} to {out[-4:].mean():.3f}: so" in text and of_mbpo[-1] > 10_000
+    assert f"was {last} after {end:,}." in readme
     rows = [line.strip("| ").split(" | ") for line in figures.critics_table().splitlines()[2:]]
     loss = {name: [float(x.replace(",", "")) for x in rest[4].split(" to ")] for name, *rest in rows}
     away = {name: rest[2].split(" of ") for name, *rest in rows if "stand" not in name}
