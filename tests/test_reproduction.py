@@ -1105,6 +1105,13 @@ def test_what_page_and_readme_say_of_quadruped_walk_at_the_defaults_is_in_the_re
     least, most = q["MBPO"].min() / 1e6, q["TUN"].max() / 1e6
     words = f"DNP only's hold ({ends['DNP']}), FTFL's do not ({ends['FTFL']}), MBPO's and TUN only's least of"
     assert f"{words} all ({least:.1f} to {most:.0f} million)." in text
+    norm = {x: figures.read_row(f"{x}-paper-norm") for x in ("mbpo", "ftfl")}
+    held = {x: figures.at_end(row, "q") for x, row in norm.items()}
+    loss = figures.at_end(norm["mbpo"], "qf_loss")
+    words = f"MBPO's Q ends at {between(held['mbpo'], 0)} with a loss of {figures.span(loss)}, so it holds,"
+    assert words in text and loss.max() < 1 and held["mbpo"].max() < held["ftfl"].max()
+    assert f"FTFL's ends at {between(held['ftfl'], 0)}, so the two overlap." in text
+    assert f"(MBPO's at the defaults: {between(held['mbpo'], 0)})" in readme
 
 
 def test_spans_of_seeds_are_written_as_they_are():
