@@ -233,8 +233,7 @@ def draw_critics():
 
 def draw_long():
     """Q, the temperature and the share out of range of FTFL (20,000 steps) and MBPO (15,000)."""
-    rows = {name: f"{name.lower()}-long" for name in ("FTFL", "MBPO")}
-    rows = {name: read_row(row) for name, row in rows.items() if row in complete_rows()}
+    rows = {name: read_row(f"{name.lower()}-long") for name in ("FTFL", "MBPO")}
     panels = {
         "q": "Q of the batch",
         "alpha": "temperature",
@@ -246,8 +245,8 @@ def draw_long():
             steps, values = row[column]
             axis.plot(steps / 1000, values.T, color=plots.COLORS[name], lw=1.2, label=name)
         plots.title(axis, text, "thousand steps after random")
-        if len(rows) > 1 and column != "out_of_range":
-            axis.set_yscale("log")
+    for axis in axes[:2]:
+        axis.set_yscale("log")
     axes[0].legend()
     plots.save(figure, str(RESULTS / "critics_long"))
 
