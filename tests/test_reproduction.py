@@ -1106,12 +1106,19 @@ def test_what_page_and_readme_say_of_quadruped_walk_at_the_defaults_is_in_the_re
     words = f"DNP only's hold so far ({ends['DNP']}, rising), FTFL's do not ({ends['FTFL']}), MBPO's"
     words += " and TUN only's least of"
     assert f"{words} all ({least:.1f} to {most:.0f} million)." in text
-    norm = {x: figures.read_row(f"{x}-paper-norm") for x in ("mbpo", "ftfl")}
+    norm = {x: figures.read_row(f"{x}-paper-norm") for x in ("mbpo", "ftfl", "sac")}
     held = {x: figures.at_end(row, "q") for x, row in norm.items()}
     loss = figures.at_end(norm["mbpo"], "qf_loss")
     words = f"MBPO's Q ends at {between(held['mbpo'], 0)} with a loss of {figures.span(loss)}, so it holds,"
     assert words in text and loss.max() < 1 and held["mbpo"].max() < held["ftfl"].max()
-    assert f"FTFL's ends at {between(held['ftfl'], 0)}, so the two overlap." in text
+    assert f"FTFL's ends at {between(held['ftfl'], 0)}, so the two overlap. SAC's ends at" in text
+    loss, q = figures.at_end(norm["sac"], "qf_loss"), held["sac"]
+    words = f"SAC's ends at {between(q, 0)} with a loss of {figures.span(loss)}, above both in each seed"
+    assert words in text and loss.max() < 1 and q.max() < 140
+    assert q.min() > max(held["mbpo"].max(), held["ftfl"].max())
+    start, obtained = (norm["sac"][x][1][:, -1] for x in ("q_start", "discounted_return"))
+    words = f"its Q is {between(start, 0)}, where {between(obtained, 1)} are obtained"
+    assert words in text and start.min() > obtained.max()
     assert f"(MBPO's at the defaults: {between(held['mbpo'], 0)})" in readme
 
 
