@@ -1113,7 +1113,7 @@ def test_what_page_and_readme_say_of_quadruped_walk_at_the_defaults_is_in_the_re
     assert words in text and loss.max() < 1 and held["mbpo"].max() < held["ftfl"].max()
     assert f"FTFL's ends at {between(held['ftfl'], 0)}, so the two overlap. SAC's ends at" in text
     loss, q = figures.at_end(norm["sac"], "qf_loss"), held["sac"]
-    words = f"SAC's ends at {between(q, 0)} with a loss of {figures.span(loss)}, above both in each seed"
+    words = f"SAC's ends at {between(q, 0)}, above both in each seed, with a loss of {figures.span(loss)}"
     assert words in text and loss.max() < 1 and q.max() < 140
     assert q.min() > max(held["mbpo"].max(), held["ftfl"].max())
     start, obtained = (norm["sac"][x][1][:, -1] for x in ("q_start", "discounted_return"))
