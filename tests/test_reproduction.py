@@ -799,6 +799,37 @@ def test_what_page_and_readme_say_of_cheetah_run_is_in_the_results():
     (row,) = [x for x in figures.cheetah_table().splitlines() if x.startswith("| true-states |")]
     closed = f"MBPO earns {between(simulated, 0)}, which closes {row.split(' | ')[2]} of the gap between"
     assert closed in readme and np.median(simulated) < of_sac.min()  # "as well" behind SAC, says the page
+    longer, names = figures.read_grid(("grid_longer",))["cheetah-run, 25,000 steps"], ("SAC", "MBPO", "FTFL")
+    assert sorted(longer) == sorted(names) and all(len(longer[name]) == 3 for name in names)
+    score = {name: figures.scores(longer[name]) for name in names}
+    words = "SAC scores {}, MBPO {}, FTFL {}. Both are behind, in every seed, with {:.0f} and {:.0f} % of"
+    share = [100 * np.median(score[name]) / np.median(score["SAC"]) for name in names[1:]]
+    assert words.format(*(figures.row_of(score[name]) for name in names), *share) in text and min(share) > 50
+    assert all("(**behind**)" in figures.beside(score[name], score["SAC"]) for name in names[1:])
+    words = "After 25,000 it earns {}, FTFL {}, SAC {}."
+    assert words.format(*(between(score[name], 0) for name in ("MBPO", "FTFL", "SAC"))) in readme
+    curves = {x: np.array([run.scalars[figures.plots.RETURN][1] for run in longer[x]]) for x in names}
+    at = longer["SAC"][0].scalars[figures.plots.RETURN][0].tolist()
+    assert f"SAC earns after 15,000 steps ({between(curves['SAC'][:, at.index(15_000)], 0)})" in text
+    r2, next_r2 = (
+        [figures.late(run, f"model/{x}_r2") for run in longer["MBPO"]] for x in ("reward", "next_state")
+    )
+    assert f"MBPO's reward R2 is {between(r2, 3)}, next-state R2 {between(next_r2)}" in text
+    q, obtained = (
+        {x: np.array([run.scalars[f"eval/{tag}"][1][-2:].mean() for run in longer[x]]) for x in names}
+        for tag in ("q_start", "discounted_return")
+    )
+    both = [between(z[name], 1) for name in ("MBPO", "FTFL", "SAC") for z in (q, obtained)]
+    assert "MBPO's {} and {}, FTFL's {} and {}, SAC's {} and {}.".format(*both) in text
+    assert all((q[name] < obtained[name]).all() for name in names)
+    early = {x: curves[x][:, at.index(10_000) : at.index(12_500) + 1].mean(1) for x in names}
+    words = "{} (SAC), {} (MBPO) and {} (FTFL). Both are behind SAC again;"
+    assert words.format(*(", ".join(f"{x:.1f}" for x in early[name]) for name in names)) in text
+    assert all("behind" in figures.beside(early[name], early["SAC"]) for name in names[1:])
+    least, most = (np.median(figures.scores(x)) for x in (found["MBPO"], found["SAC"]))
+    closes = 100 * (np.median(early["MBPO"]) - least) / (most - least)
+    assert f'MBPO run a second time "closes" {closes:.0f} % of the gap' in text
+    assert f"MBPO earns {between(early['MBPO'], 0)} after 12,500 steps, still behind SAC." in readme
     known = effects("mbpo", "value_effect_r2")
     assert f"next state, MBPO's model knows about half (R² {between(known)})." in readme
 
