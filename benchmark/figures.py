@@ -232,8 +232,8 @@ def draw_critics():
 
 
 def draw_long():
-    """Q, the temperature and the share out of range of FTFL (20,000 steps) and MBPO (15,000)."""
-    rows = {name: read_row(f"{name.lower()}-long") for name in ("FTFL", "MBPO")}
+    """Q, the temperature and the share out of range of FTFL and MBPO, a line per seed."""
+    rows = [(name, end) for name in ("FTFL", "MBPO") for end in ("", "-seeds23")]
     panels = {
         "q": "Q of the batch",
         "alpha": "temperature",
@@ -241,13 +241,13 @@ def draw_long():
     }
     figure, axes = plt.subplots(1, 3, figsize=(10, 3))
     for axis, (column, text) in zip(axes, panels.items()):
-        for name, row in rows.items():
-            steps, values = row[column]
-            axis.plot(steps / 1000, values.T, color=plots.COLORS[name], lw=1.2, label=name)
+        for name, end in rows:
+            steps, values = read_row(f"{name.lower()}-long{end}")[column]
+            axis.plot(steps / 1000, values.T, color=plots.COLORS[name], lw=1.2)
         plots.title(axis, text, "thousand steps after random")
     for axis in axes[:2]:
         axis.set_yscale("log")
-    axes[0].legend()
+    axes[0].legend([plt.Line2D([], [], color=plots.COLORS[x]) for x in ("FTFL", "MBPO")], ["FTFL", "MBPO"])
     plots.save(figure, str(RESULTS / "critics_long"))
 
 

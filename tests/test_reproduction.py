@@ -973,7 +973,6 @@ def test_what_page_and_readme_say_of_critics_that_run_away_is_in_the_results():
     back, gap = int(steps[q > 200].max()), int(steps[1] - steps[0])
     assert f"highest, {q.max():,.0f}, after {steps[q.argmax()]:,.0f} steps, and below 200 from" in text
     assert f"from {back + gap:,} steps on" in text and q[steps > back].max() < 200
-    assert f"highest after {steps[q.argmax()]:,.0f} steps, and below 200 from {back + gap:,} on" in readme
     other = figures.read_row("mbpo-long")
     (of_mbpo,), (alpha,), (out,) = (other[x][1] for x in ("q", "alpha", "out_of_range"))
     end, ftfl_then = int(other["q"][0][-1]), q[steps == other["q"][0][-1]].item()
@@ -982,7 +981,27 @@ def test_what_page_and_readme_say_of_critics_that_run_away_is_in_the_results():
     words += f" the end, where FTFL's is {ftfl_then:.0f} at that step,"
     assert f"{words} and the temperature {alpha[-4:].mean() / 1e6:.0f} million." in text
     assert f"from {out.max():.3f} to {out[-4:].mean():.3f}: so" in text and of_mbpo[-1] > 10_000
-    assert f"was {last} after {end:,}." in readme
+    more, of_more = (figures.read_row(f"{x}-long-seeds23") for x in ("ftfl", "mbpo"))
+    (its, both), ends = more["q"], (figures.at_end(x, "q") for x in (more, of_more))
+    ftfl_ends, mbpo_ends = ends
+    words = "FTFL's Q is highest, {:,.0f} and {:,.0f}, after {:,.0f} and {:,.0f} steps, and ends at {:,.0f}"
+    words = words.format(*both.max(1), *its[both.argmax(1)], ftfl_ends[0])
+    assert f"{words} and {ftfl_ends[1]:,.0f}." in text and its[-1] == 15_000
+    assert 200 < both.max(1).min() and both.max() < 10_000
+    hot = figures.at_end(of_more, "alpha") / 1e6
+    words = "stopped after {:,} steps for want of time, rises to {:.0f} and {:.0f} million, is {:.0f} and"
+    words = f"{words} {{:.0f}}".format(
+        int(of_more["q"][0][-1]), *(of_more["q"][1].max(1) / 1e6), *(mbpo_ends / 1e6)
+    )
+    assert f"{words} million at the end, and the temperature {hot[0]:.1f} and {hot[1]:.1f} million" in text
+    assert mbpo_ends.min() > 1e6 and of_more["q"][1].max(1).min() > 1e7
+    highest = between([q.max(), *both.max(1)], 0)
+    when = [steps[q.argmax()], *its[both.argmax(1)]]
+    then = [q[steps == 15_000].item(), *both[:, its == 15_000].ravel()]
+    words = f"Q was highest ({highest}) after {min(when):,} to {max(when):,} steps, and back at"
+    assert f"{words} {between(then, 0)} after 15,000, while" in readme
+    least = f"{mbpo_ends.min() / 1e9:.1f}"
+    assert f"ended at {least} to {last} after 12,000 to {end:,}." in readme and end == 15_000
     rows = [line.strip("| ").split(" | ") for line in figures.critics_table().splitlines()[2:]]
     loss = {name: [float(x.replace(",", "")) for x in rest[4].split(" to ")] for name, *rest in rows}
     away = {name: rest[2].split(" of ") for name, *rest in rows if "stand" not in name}
