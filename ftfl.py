@@ -109,6 +109,7 @@ class ModelArgs:  # the learned model, and what it imagines
     model_train_steps: int = 5_000  # gradient steps per training (Janner et al. stop by holdout error)
     model_batch_size: int = 256  # transitions per network in one gradient step of the model
     learned_logvar_bounds: bool = False  # learn the bounds of the log-variance, as PETS and Janner et al. do
+    nll_beta: float = 0.0  # each error counts variance^beta times as much (Seitzer et al. 2022); 0: as it is
     real_ratio: float = 0.05  # share of real transitions in a batch; with 1 there is no model: this is sac.py
     rollouts_per_step: int = 400  # imagined trajectories per environment step
     rollout_schedule: str = "1:1:0:1"  # START:END:FROM:TO: length START to step FROM, linear to END at TO
@@ -268,6 +269,7 @@ class Ensemble(nn.Module):
         self.register_buffer("target_std", torch.ones(shape))  # 0 where below STD_FLOOR
         self.register_buffer("elites", torch.arange(args.num_elites).repeat(args.num_seeds, 1))
         self.normalize, self.direct = args.target_normalization, args.next_state_prediction == "direct"
+        self.nll_beta = args.nll_beta
         params = [layer.weight for layer in self.net[::2]] + [layer.bias for layer in self.net[::2]]
         params += [self.max_logvar, self.min_logvar] if learned else []
         self.optimizer = Adam(params, args.model_lr, WEIGHT_DECAY)
@@ -288,8 +290,10 @@ class Ensemble(nn.Module):
         mse_loss = ((self.targets(batch) - mean).square() * (-logvar).exp()).mean((2, 3))
         variance_loss = logvar.mean((2, 3))
         nll = mse_loss + variance_loss
+        weight = (self.nll_beta * logvar.detach()).exp()  # variance^beta, 1 for beta 0
+        loss = (weight * ((self.targets(batch) - mean).square() * (-logvar).exp() + logvar)).mean((2, 3))
         bounds_loss = 0.01 * (self.max_logvar - self.min_logvar).sum()  # of PETS, for learned bounds
-        self.optimizer.minimize(nll.sum() + bounds_loss)
+        self.optimizer.minimize(loss.sum() + bounds_loss)
         logs = {"model/nll": nll, "model/mse_loss": mse_loss, "model/variance_loss": variance_loss}
         return {tag: values.detach() for tag, values in logs.items()}
 
@@ -610,6 +614,7 @@ def check_args(args):
     bounds["num_threads"] = (1, os.cpu_count())
     bounds["learning_starts"] = (2 * HOLDOUT_BLOCK, args.total_timesteps)
     bounds["num_elites"] = (1, args.ensemble_size)
+    bounds["nll_beta"] = (0, 1)
     bounds["synthetic_buffer_size"] = (args.rollouts_per_step * max(start, end), 10**12)
     one = 1 / max(args.batch_size, 1)  # at least one row of a batch is real, and one synthetic
     bounds["real_ratio"] = (0, 1) if args.real_ratio in (0, 1) else (one, 1 - one)

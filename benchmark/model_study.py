@@ -67,6 +67,7 @@ class Args:
     model_lr: float = 3e-4  # Adam's learning rate
     model_batch_size: int = 256  # transitions per network in one gradient step
     learned_logvar_bounds: bool = False  # learn the bounds of the log-variance, as PETS does
+    nll_beta: float = 0.0  # each error counts variance^beta times as much; 0: the likelihood as it is
     full_observation: bool = (
         False  # of the random transitions: what Ant-v5 and Humanoid-v5 observe of forces, too
     )
@@ -197,10 +198,18 @@ def observation_groups(env_id, full_observation):
 def evaluate(script, model, buffer, holdout_rows, groups):
     """What the script logs of its model, and the predicted variance of each group, (seeds, ...) each.
     groups: as of observation_groups. Changes the elites, as in training, and nothing else."""
-    outputs = []  # the script's own predictions on its own choice of held-out rows
+    outputs, batches, sample = [], [], buffer.sample  # the script's own choice of rows, and its predictions
     hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    buffer.sample = lambda rows: batches.append(sample(rows)) or batches[-1]
     logs = script.evaluate_model(model, buffer, holdout_rows)
+    buffer.sample = sample
     hook.remove()
+    mean, logvar = (torch.take_along_dim(x, model.elites[..., None, None], 1) for x in outputs[0])
+    z = ((model.targets(batches[0]) - mean) * (-0.5 * logvar).exp()).abs()
+    for count, name in ((1, "one"), (2, "two")):  # of a calibrated Gaussian, 0.68 and 0.95
+        within = (z < count).float()
+        logs[f"model/within_{name}_std_state"] = within[..., :-1]
+        logs[f"model/within_{name}_std_reward"] = within[..., -1]
     logvar = torch.take_along_dim(outputs[0][1], model.elites[..., None, None], 1)  # (seeds, elites, rows, .)
     variances = {"trained": logvar.exp(), "predicted": logvar.exp() * model.target_std**2}
     groups = np.append(groups, "reward")
