@@ -1,16 +1,16 @@
 """Soft Actor-Critic (SAC, Haarnoja et al. 2018), whole in this file: learning from real transitions.
 
-Two critics learn Q(s, a), the discounted sum of rewards and of the policy's entropy; the actor learns actions
-of large Q; a learned temperature weighs the entropy. mbpo.py adds a learned model: the diffs are the lesson.
+Two critics learn Q(s, a), the discounted sum of rewards and of the policy's entropy. The actor learns actions
+of large Q, and a temperature that is learned, too, weighs the entropy. mbpo.py adds a learned model.
 
 The algorithm, and what does each step (`main` puts them together):
 
-    act at random for the first 10,000 steps, then with the policy            Actor.sample
+    for the first 10,000 steps act at random, then with the policy            Actor.sample
     after each step, store the transition in the buffer                       ReplayBuffer.add
-    after the random ones, each step, 20 times: draw a batch of transitions   ReplayBuffer.sample
-        one step of critics, actor, temperature and target critics            SAC.update
+    from then on, each step, 20 times, draw a batch of transitions            main, ReplayBuffer.take
+        take a gradient step of critics, actor and temperature                SAC.update
 
-Shapes: arrays begin with `seeds`. --num-seeds 6 trains six seeds side by side: their networks lie in a stack
+Shapes: arrays begin with `seeds`. --num-seeds 6 trains six seeds side by side: their networks lie in a stack,
 for one batched matmul. With one seed, `seeds` is 1: read (seeds, batch, obs) as (batch, obs).
 """
 
@@ -27,7 +27,6 @@ import time
 import zipfile
 from collections import namedtuple
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -53,7 +52,7 @@ class RunArgs:  # what is run, where, and what it leaves
     num_threads: int = 1  # CPU threads; two runs of one do more than one of two
     env_workers: bool = False  # a process for each environment, for several seeds on a GPU; the same numbers
     tf32: bool = False  # on a GPU: multiply with 10 bits instead of 23, faster
-    compile: bool = False  # a graph per update (on a GPU a CUDA graph): pays after 1,000 steps at UTD 20
+    compile: bool = False  # a graph per update (on a GPU a CUDA graph): pays after some 20,000 updates
     eval_interval: int = 5_000  # steps between evaluations
     eval_episodes: int = 10  # episodes per evaluation, played with the mean action
     log_interval: int = 100  # steps between logged losses
@@ -93,81 +92,80 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(*stack, 1, out_dim).uniform_(-bound, bound))
 
     def forward(self, x):
-        return (x @ self.weight).add_(self.bias)  # (*stack, batch, in) -> (*stack, batch, out)
+        """(*stack, batch, in) -> (*stack, batch, out)"""
+        # Adding the bias in place, like the ReLUs below, makes an update 10 % faster.
+        return (x @ self.weight).add_(self.bias)
 
 
-def mlp(dims, *stack, activation=nn.ReLU(inplace=True)):  # in place, as add_ is: an update takes 10 % less
+def mlp(dims, *stack, activation):
     """A stack of networks with linear layers of these widths, and the activation between them."""
     layers = []
     for in_dim, out_dim in zip(dims, dims[1:]):
-        layers += [Linear(in_dim, out_dim, *stack), activation]
-    return nn.Sequential(*layers[:-1])
+        layers.append(Linear(in_dim, out_dim, *stack))
+        layers.append(activation)
+    return nn.Sequential(*layers[:-1])  # no activation at the end
 
 
 class Actor(nn.Module):
-    """A Gaussian squashed by tanh, pi(a|s) (SAC, Haarnoja et al. 2018): one network per seed."""
+    """The policy pi(a|s), a Gaussian squashed by tanh (Haarnoja et al. 2018): one network per seed."""
 
     def __init__(self, num_seeds, obs_dim, act_dim, hidden_dim):
         super().__init__()
-        self.net = mlp([obs_dim, hidden_dim, hidden_dim, 2 * act_dim], num_seeds)
+        dims = [obs_dim, hidden_dim, hidden_dim, 2 * act_dim]
+        self.net = mlp(dims, num_seeds, activation=nn.ReLU(inplace=True))
 
     def forward(self, obs):
         """obs (seeds, batch, obs) -> mean and log std before the tanh, (seeds, batch, act) each."""
-        mean, log_std = self.net(obs).chunk(2, -1)
-        return mean, -4 + 6 * torch.tanh(log_std)  # log std in [-10, 2], at first near -4 (often 0 elsewhere)
+        mean, log_std = self.net(obs).chunk(2, dim=-1)
+        # This maps all numbers to [-10, 2]. A new network says about 0, so the policy begins with a log std
+        # of -4, in the middle: it explores less than in code whose log std begins at 0.
+        log_std = -4 + 6 * torch.tanh(log_std)
+        return mean, log_std
 
     def sample(self, obs, noise):
-        """Actions in [-1, 1] for standard normal `noise` (seeds, batch, act), and log pi (seeds, batch).
-        Change of variables (Haarnoja et al. 2018, app. C): log pi(tanh(u)) = log N(u) - log |d tanh(u) / du|.
-        1 - tanh(u)^2 rounds to 0 from |u| = 9 on, its logarithm as 2 (log 2 - u - softplus(-2u)) is exact."""
+        """Actions in [-1, 1] for standard normal noise (seeds, batch, act), and log pi (seeds, batch).
+
+        By the change of variables (Haarnoja et al. 2018, app. C), the log density of a = tanh(u) is
+        log N(u) - log |da / du|, summed over the action's dimensions.
+        """
         mean, log_std = self(obs)
         u = mean + log_std.exp() * noise
+        actions = torch.tanh(u)
         log_normal = -0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi)
+        # da / du is 1 - tanh(u)^2, which rounds to 0 from |u| = 9 on. This form of its logarithm is exact.
         log_derivative = 2 * (np.log(2) - u - nn.functional.softplus(-2 * u))
-        return torch.tanh(u), (log_normal - log_derivative).sum(-1)
-
-
-class Adam(nn.Module):
-    """Adam (Kingma & Ba 2015): torch's class can't be compiled. weight_decay: of the first parameters."""
-
-    def __init__(self, params, lr, weight_decay=()):
-        super().__init__()
-        self.params, self.lr, self.weight_decay = list(params), lr, weight_decay
-        self.exp_avgs = [torch.zeros_like(p) for p in self.params]  # running means of the gradients,
-        self.exp_avg_sqs = [torch.zeros_like(p) for p in self.params]  # and of their squares
-        self.steps = [torch.zeros((), device=p.device) for p in self.params]
-        for name in ("exp_avgs", "exp_avg_sqs", "steps"):  # into buffers, and so into the state_dict
-            for i, x in enumerate(getattr(self, name)):
-                self.register_buffer(f"{name}_{i}", x)
-
-    def minimize(self, loss):
-        """One step down the gradient of a scalar loss. Only this optimizer's parameters move."""
-        grads = torch.autograd.grad(loss, self.params)
-        fused = not torch.compiler.is_compiling()  # one kernel for all; compiled code is fused anyway
-        options = dict(amsgrad=False, maximize=False, capturable=loss.is_cuda, fused=fused, weight_decay=0)
-        options |= dict(lr=self.lr, beta1=0.9, beta2=0.999, eps=1e-8)
-        with torch.no_grad():
-            for grad, param, decay in zip(grads, self.params, self.weight_decay):  # ends with weight_decay
-                grad.add_(param, alpha=decay)
-            adam(self.params, grads, self.exp_avgs, self.exp_avg_sqs, [], self.steps, **options)
+        log_probs = (log_normal - log_derivative).sum(-1)
+        return actions, log_probs
 
 
 # ---------------------------------------- Buffer
-# Transitions: obs and next_obs (seeds, ..., batch, obs), actions (seeds, ..., batch, act), rewards and
-# terminations (seeds, ..., batch); a termination is 1 at a true terminal state, else 0, also at a time limit
-Batch = namedtuple("Batch", "obs actions rewards next_obs terminations")
+# Transitions: obs and next_obs (seeds, batch, obs), actions (seeds, batch, act), rewards and terminations
+# (seeds, batch). A termination is 1 where the task ended for good, and 0 elsewhere. An episode that is cut by
+# its time limit could have gone on, so there it is 0 as well.
+Batch = namedtuple("Batch", ["obs", "actions", "rewards", "next_obs", "terminations"])
 
 
 class ReplayBuffer:
-    """A ring of transitions per seed. All seeds store equally many rows, so they share one position."""
+    """A ring of transitions per seed. All seeds store equally many rows, so they share one position.
+
+    The buffer of real transitions has room for all steps of a run, so it never begins anew: a row keeps its
+    number for the whole run.
+    """
 
     def __init__(self, num_seeds, capacity, obs_dim, act_dim):
-        shapes = Batch((obs_dim,), (act_dim,), (), (obs_dim,), ())
-        self.data = Batch(*(torch.zeros(num_seeds, capacity, *shape) for shape in shapes))
-        self.capacity, self.pos, self.size = capacity, 0, 0
+        self.data = Batch(
+            obs=torch.zeros(num_seeds, capacity, obs_dim),
+            actions=torch.zeros(num_seeds, capacity, act_dim),
+            rewards=torch.zeros(num_seeds, capacity),
+            next_obs=torch.zeros(num_seeds, capacity, obs_dim),
+            terminations=torch.zeros(num_seeds, capacity),
+        )
+        self.capacity = capacity
+        self.pos = 0  # the row that is written next
+        self.size = 0  # rows stored
 
     def add(self, batch):
-        """Store a Batch of (seeds, rows, ...), over the oldest rows if the buffer is full."""
+        """Store a Batch (seeds, rows, ...), over the oldest rows if the buffer is full."""
         num_rows = batch.rewards.shape[1]
         rows = torch.arange(self.pos, self.pos + num_rows, device=batch.obs.device) % self.capacity
         for stored, new in zip(self.data, batch):
@@ -175,24 +173,16 @@ class ReplayBuffer:
         self.pos = (self.pos + num_rows) % self.capacity
         self.size = min(self.size + num_rows, self.capacity)
 
-    def sample(self, rows):
-        """The Batch at `rows` (seeds, ...): row numbers for each seed in its own buffer."""
-        seeds = torch.arange(len(rows), device=rows.device).view(-1, *[1] * (rows.dim() - 1))
-        flat = (seeds * self.capacity + rows).flatten()  # all seeds' rows in one
-        # index_select copies whole rows: an update of the model takes 4 to 7 % less than by x[seeds, rows]
-        picked = (x.flatten(0, 1).index_select(0, flat) for x in self.data)
-        return Batch(*(x.view(*rows.shape, *x.shape[1:]) for x in picked))
-
-    def state_dict(self):
-        """For a checkpoint: the rows stored so far, and the position of the next."""
-        return {"pos": self.pos, "data": [x[:, : self.size].cpu().clone() for x in self.data]}
-
-    def load_state_dict(self, state):
-        """The inverse. The capacity need not be the same, if all rows fit."""
-        self.size = state["data"][0].shape[1]
-        self.pos = state["pos"] if self.size == self.capacity else self.size
-        for stored, saved in zip(self.data, state["data"]):
-            stored[:, : self.size] = saved
+    def take(self, rows):
+        """The Batch at row numbers (seeds, ...). Every seed's rows come from its own ring."""
+        # With all rings laid end to end, index_select copies whole rows, faster than data[seeds, rows] does.
+        ring_starts = self.capacity * torch.arange(len(rows), device=rows.device)
+        flat_rows = (ring_starts.unsqueeze(1) + rows.flatten(1)).flatten()
+        taken = []
+        for stored in self.data:
+            values = stored.flatten(0, 1).index_select(0, flat_rows)
+            taken.append(values.view(*rows.shape, *values.shape[1:]))
+        return Batch(*taken)
 
 
 # ---------------------------------------- SAC
@@ -201,126 +191,156 @@ class SAC(nn.Module):
 
     def __init__(self, obs_dim, act_dim, args):
         super().__init__()
-        self.gamma, self.tau, self.target_entropy = args.gamma, args.tau, -args.target_entropy_scale * act_dim
+        self.gamma = args.gamma
+        self.tau = args.tau
+        self.target_entropy = -args.target_entropy_scale * act_dim
         self.actor = Actor(args.num_seeds, obs_dim, act_dim, args.hidden_dim)
-        dims, activation = [obs_dim + act_dim, args.hidden_dim, args.hidden_dim, 1], nn.ReLU(inplace=True)
-        if args.critic_layer_norm:  # without weights, which the seeds would share
+        activation = nn.ReLU(inplace=True)
+        if args.critic_layer_norm:  # without weights, which all seeds would share
             norm = nn.LayerNorm(args.hidden_dim, elementwise_affine=False)
             activation = nn.Sequential(norm, activation)
-        self.qf = mlp(dims, args.num_seeds, 2, activation=activation)
+        dims = [obs_dim + act_dim, args.hidden_dim, args.hidden_dim, 1]
+        self.qf = mlp(dims, args.num_seeds, 2, activation=activation)  # two critics per seed
         self.qf_target = copy.deepcopy(self.qf).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.zeros(args.num_seeds, 1))
-        # Adam works number by number, so one optimizer over a stack is one independent optimizer per seed.
+        # Adam works number by number, so one optimizer over a stack is an independent one for each seed.
         self.actor_optimizer = Adam(self.actor.parameters(), args.actor_lr)
         self.q_optimizer = Adam(self.qf.parameters(), args.critic_lr)
         self.a_optimizer = Adam([self.log_alpha], args.alpha_lr)
 
     def q_values(self, qf, obs, actions):
         """Q1 and Q2, (seeds, 2, batch), by the critics or the target critics."""
-        x = torch.cat([obs, actions], -1).unsqueeze(1)  # (seeds, 1, batch, obs + act): the same rows for both
-        return qf(x).squeeze(-1)
+        inputs = torch.cat([obs, actions], dim=-1).unsqueeze(
+            1
+        )  # (seeds, 1, batch, obs + act): for both alike
+        return qf(inputs).squeeze(-1)
 
     @torch.no_grad()
-    def q_target(self, batch, noise):
+    def q_target(self, batch, next_noise):
         """y = r + gamma (1 - terminal) (min_i Qi'(s', a') - alpha log pi(a'|s')), a' ~ pi. (seeds, batch)"""
-        next_actions, next_log_probs = self.actor.sample(batch.next_obs, noise)
+        next_actions, next_log_probs = self.actor.sample(batch.next_obs, next_noise)
         next_q = self.q_values(self.qf_target, batch.next_obs, next_actions).min(1).values
         next_v = next_q - self.log_alpha.exp() * next_log_probs
         return batch.rewards + self.gamma * (1 - batch.terminations) * next_v
 
-    def update(self, batch, noise):
-        """One step of critics, actor, temperature and target critics on a Batch (seeds, batch, ...). noise:
-        normal, (seeds, 2, batch, act), for next and current actions. Losses are means over the batch and sums
-        over seeds: each seed's gradient is its own. Returns what to log, (seeds, ...) each."""
-        target = self.q_target(batch, noise[:, 0])
+    def update(self, batch, next_noise, noise):
+        """One step of critics, actor, temperature and target critics on a Batch (seeds, batch, ...).
+
+        next_noise and noise, standard normal (seeds, batch, act), make actions for next_obs and for obs.
+        Losses are means over the batch and sums over seeds, so each seed's gradient is its own. Returns what
+        to log, (seeds, ...) each.
+        """
+        q_target = self.q_target(batch, next_noise)
         q_values = self.q_values(self.qf, batch.obs, batch.actions)  # (seeds, 2, batch)
-        qf_loss = (q_values - target.unsqueeze(1)).square().mean(-1)  # (seeds, 2)
+        qf_loss = (q_values - q_target.unsqueeze(1)).square().mean(-1)  # (seeds, 2)
         self.q_optimizer.minimize(qf_loss.sum())
 
         alpha = self.log_alpha.exp()  # (seeds, 1)
-        actions, log_probs = self.actor.sample(batch.obs, noise[:, 1])
+        actions, log_probs = self.actor.sample(batch.obs, noise)
         min_q = self.q_values(self.qf, batch.obs, actions).min(1).values
         actor_loss = (alpha.detach() * log_probs - min_q).mean(-1)  # (seeds,)
         self.actor_optimizer.minimize(actor_loss.sum())
 
-        # Some code has log alpha for alpha here; alpha itself is the dual's variable (Haarnoja et al. 2018).
+        # Some code has log alpha in the place of alpha here. In the paper it is alpha.
         alpha_loss = (-alpha * (log_probs.detach() + self.target_entropy)).mean(-1)  # (seeds,)
         self.a_optimizer.minimize(alpha_loss.sum())
 
         with torch.no_grad():
             for target_param, param in zip(self.qf_target.parameters(), self.qf.parameters()):
                 target_param.lerp_(param, self.tau)  # Q' <- (1 - tau) Q' + tau Q
-        logs = {"qf1_values": q_values[:, 0], "qf2_values": q_values[:, 1], "qf_loss": qf_loss}
-        logs |= {"actor_loss": actor_loss, "alpha": alpha, "alpha_loss": alpha_loss}
-        logs |= {"entropy": -log_probs, "action_size": actions.abs()}
-        return {f"losses/{name}": values.detach() for name, values in logs.items()}
+        return {
+            "losses/qf1_values": q_values[:, 0].detach(),
+            "losses/qf2_values": q_values[:, 1].detach(),
+            "losses/qf_loss": qf_loss.detach(),
+            "losses/actor_loss": actor_loss.detach(),
+            "losses/alpha": alpha.detach(),
+            "losses/alpha_loss": alpha_loss.detach(),
+            "losses/entropy": -log_probs.detach(),
+            "losses/action_size": actions.detach().abs(),
+        }
 
 
 # ---------------------------------------- Main
 def main(args):
     """Train. Returns the run directories, one per seed."""
-    device, signals = check_args(args), []
-    signal.signal(signal.SIGTERM, lambda n, _: signals.append(n))  # stop after a step; Ctrl-C twice: at once
-    signal.signal(signal.SIGINT, lambda n, _: sys.exit(128 + n) if signals else signals.append(n))
-    torch.set_num_threads(args.num_threads)
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if args.tf32 else "ieee"
-    if device.type == "cpu":
-        fast_matmul()
+    check_args(args)
+    args.env_id = full_env_id(args.env_id)
+    device = choose_device(args)
+    signals = catch_signals()
+    set_up_torch(args, device)
     torch.manual_seed(args.seed)  # one stream for all seeds: alone, a seed is another run than beside others
-    envs, eval_envs = make_envs(args), make_envs(args, args.eval_episodes)
-    obs_dim, act_dim = envs.single_observation_space.shape[0], envs.single_action_space.shape[0]
+
+    envs = make_envs(args)
+    eval_envs = make_envs(args, args.eval_episodes, "NextStep")
+    obs_dim = envs.single_observation_space.shape[0]
+    act_dim = envs.single_action_space.shape[0]
     with device:  # what is made in here lives there
         agent = SAC(obs_dim, act_dim, args)
         buffer = ReplayBuffer(args.num_seeds, args.total_timesteps, obs_dim, act_dim)
-        parts = {"agent": agent, "buffer": buffer}
-    if args.compile:  # an update becomes one graph, with its gradients; on a GPU a CUDA graph
-        torch._dynamo.config.trace_autograd_ops = True
-        mode = "default" if device.type == "cpu" else "reduce-overhead"
-        for part in (parts[name] for name in ("agent", "model") if name in parts):
-            part.update = torch.compile(part.update, fullgraph=True, mode=mode)
-    run_dirs, start, episode_starts = load_checkpoint(args, parts) if args.resume else make_run_dirs(args)
-    obs = replay_episodes(envs, args, buffer, episode_starts, start)  # at step 0 just a reset
-    writers = [SummaryWriter(str(folder), purge_step=start + 1, flush_secs=10) for folder in run_dirs]
+        parts = {"agent": agent, "buffer": buffer}  # of a checkpoint
+    if args.compile:
+        compile_updates(parts, device)
 
-    to_tensor = partial(torch.as_tensor, dtype=torch.float32, device=device)
-    steps, start_time = range(start + 1, args.total_timesteps + 1), time.time()
+    if args.resume:
+        run_dirs, start, episode_starts = load_checkpoint(args, parts)
+        obs = fast_forward(envs, args, buffer, episode_starts, start)
+    else:
+        run_dirs = make_run_dirs(args)
+        start = 0  # steps done before
+        episode_starts = [0] * args.num_seeds  # the step after which each seed's episode began
+        obs = reset_envs(envs, args, episode_starts, np.ones(args.num_seeds, dtype=bool))
+    writers = [SummaryWriter(str(run_dir), purge_step=start + 1, flush_secs=10) for run_dir in run_dirs]
+
+    def to_tensor(x):
+        return torch.as_tensor(x, dtype=torch.float32, device=device)
+
+    start_time = time.time()
+    steps = range(start + 1, args.total_timesteps + 1)
     for step in tqdm(steps, f"{SCRIPT} {args.env_id}", args.total_timesteps, initial=start, unit="step"):
-        # Act: with a sample of the policy, after some random steps
+        # Act: at random in the beginning, then with a sample of the policy
         if step <= args.learning_starts:
             actions = 2 * torch.rand(args.num_seeds, act_dim, device=device) - 1  # (seeds, act)
         else:
-            noise = torch.randn(args.num_seeds, 1, act_dim, device=device)
-            actions = agent.actor.sample(to_tensor(obs).unsqueeze(1), noise)[0].detach().squeeze(1)
+            with torch.no_grad():
+                noise = torch.randn(args.num_seeds, 1, act_dim, device=device)
+                actions, _ = agent.actor.sample(to_tensor(obs).unsqueeze(1), noise)
+                actions = actions.squeeze(1)
 
-        # Step and store. Where an episode ends, next_obs is its true last observation
+        # Step and store. Where an episode ends, next_obs is its true last observation.
         next_obs, rewards, terminations, truncations, infos = envs.step(actions.cpu().numpy())
         check_finite({"an observation": next_obs, "a reward": rewards}, step)
         transition = (obs, actions, rewards, next_obs, terminations)
-        buffer.add(Batch(*(to_tensor(x).unsqueeze(1) for x in transition)))
-        obs, ended = next_obs, terminations | truncations
-        for k in np.flatnonzero(ended):
-            writers[k].add_scalar("charts/episodic_return", infos["episode"]["r"][k], step)
-            writers[k].add_scalar("charts/episodic_length", infos["episode"]["l"][k], step)
-            episode_starts[k] = step
+        buffer.add(Batch(*[to_tensor(x).unsqueeze(1) for x in transition]))
+        obs = next_obs
+        ended = terminations | truncations
         if ended.any():
+            log_episodes(writers, infos, ended, step)
+            for k in np.flatnonzero(ended):
+                episode_starts[k] = step
             obs = reset_envs(envs, args, episode_starts, ended)
 
         if step >= args.learning_starts:
-            # Update: batches and noise of all updates are drawn here, since compiled code draws other numbers
-            shape = (args.num_seeds, args.utd_ratio, args.batch_size)
-            batches = buffer.sample(torch.randint(buffer.size, shape, device=device))
-            noise = torch.randn(args.num_seeds, args.utd_ratio, 2, args.batch_size, act_dim, device=device)
-            for u in range(args.utd_ratio):
-                losses = agent.update(Batch(*(x[:, u] for x in batches)), noise[:, u])
+            # Update
+            for _ in range(args.utd_ratio):
+                rows = torch.randint(buffer.size, (args.num_seeds, args.batch_size), device=device)
+                batch = buffer.take(rows)
+                # The noise is drawn out here, since compiled code would draw other numbers than this.
+                next_noise = torch.randn(args.num_seeds, args.batch_size, act_dim, device=device)
+                noise = torch.randn(args.num_seeds, args.batch_size, act_dim, device=device)
+                losses = agent.update(batch, next_noise, noise)
+
+            # Log
             check_finite(losses, step)
             if step % args.log_interval == 0:
-                sps = args.num_seeds * (step - start) / (time.time() - start_time)
-                log(writers, losses | {"charts/SPS": torch.full((args.num_seeds,), sps)}, step)
+                log(writers, losses, step)
+                steps_per_second = args.num_seeds * (step - start) / (time.time() - start_time)
+                log(writers, {"charts/SPS": [steps_per_second] * args.num_seeds}, step)
 
-        if step % args.eval_interval == 0 or step == args.total_timesteps:
+        is_last = step == args.total_timesteps
+        if step % args.eval_interval == 0 or is_last:
             results = evaluate(agent, eval_envs, args, step)
             log(writers, results, step)
-        if step % args.checkpoint_interval == 0 or step == args.total_timesteps or signals:
+        if step % args.checkpoint_interval == 0 or is_last or signals:
             save_checkpoint(args, parts, run_dirs, writers, step, episode_starts)
         if signals:
             fail(f"stopped by a signal after step {step}; --resume {run_dirs[0]} goes on", 128 + signals[0])
@@ -336,6 +356,36 @@ def main(args):
 SCRIPT = Path(__file__).stem
 
 
+class Adam(nn.Module):
+    """Adam (Kingma & Ba 2015) as torch has it, in a form that can be part of a compiled update.
+
+    weight_decay is {parameter: decay}; a parameter that is not in it has none.
+    """
+
+    def __init__(self, params, lr, weight_decay=None):
+        super().__init__()
+        self.lr = lr
+        self.params = [p for p in params if p.requires_grad]
+        self.decays = [(weight_decay or {}).get(p, 0) for p in self.params]
+        self.exp_avgs = [torch.zeros_like(p) for p in self.params]  # running means of the gradients,
+        self.exp_avg_sqs = [torch.zeros_like(p) for p in self.params]  # and of their squares
+        self.steps = [torch.zeros((), device=p.device) for p in self.params]
+        for name in ("exp_avgs", "exp_avg_sqs", "steps"):  # as buffers, they are in the state_dict
+            for i, x in enumerate(getattr(self, name)):
+                self.register_buffer(f"{name}_{i}", x)
+
+    def minimize(self, loss):
+        """One step down the gradient of a scalar loss. Only this optimizer's parameters move."""
+        grads = torch.autograd.grad(loss, self.params)
+        options = {"lr": self.lr, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0}
+        options |= {"amsgrad": False, "maximize": False, "capturable": loss.is_cuda}
+        options["fused"] = not torch.compiler.is_compiling()  # one kernel for all; a compiled one is anyway
+        with torch.no_grad():
+            for grad, param, decay in zip(grads, self.params, self.decays):
+                grad.add_(param, alpha=decay)
+            adam(self.params, grads, self.exp_avgs, self.exp_avg_sqs, [], self.steps, **options)
+
+
 def fail(message, code=2):
     """Say in one line what the user's mistake is (code 2), or what stopped the run, and exit."""
     tqdm.write(f"error: {' '.join(message.split())}", file=sys.stderr)  # above the progress bar
@@ -343,33 +393,84 @@ def fail(message, code=2):
 
 
 def check_args(args):
-    """Stop at the first flag that makes no sense. Returns the device. Adds the version to --env-id."""
-    bounds = {"gamma": (0, 1), "tau": (0, 1), "seed": (0, 2**32 - args.num_seeds)}  # torch takes 32 bits
-    bounds["num_threads"] = (1, os.cpu_count())
-    bounds["learning_starts"] = (1, args.total_timesteps)
-    for name, value in sorted(vars(args).items(), key=lambda item: item[0] in bounds):  # simple ones first
+    """Stop at the first flag that makes no sense, with a line that names it."""
+    bounds = {
+        "gamma": (0, 1),
+        "tau": (0, 1),
+        "seed": (0, 2**32 - args.num_seeds),  # torch takes 32 bits
+        "num_threads": (1, os.cpu_count()),
+        "learning_starts": (1, args.total_timesteps),
+    }
+    # The other flags come first: the bounds above are made of them.
+    for name, value in sorted(vars(args).items(), key=lambda item: item[0] in bounds):
         least, most = bounds.get(name, (1e-12 if isinstance(value, float) else 1, 10**12))
         if type(value) in (int, float) and not least <= value <= most:
             fail(f"--{name.replace('_', '-')} must lie in [{least}, {most}], not {value}")
-    if args.compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++"))):
+    compilers = [os.environ.get("CXX", "g++"), "clang++"]
+    if args.compile and not any(shutil.which(compiler) for compiler in compilers):
         fail("--compile needs a C++ compiler (g++ or clang++) on the PATH")
+
+
+def full_env_id(env_id):
+    """The id with its version: Humanoid is Humanoid-v5. Stops if SAC can't learn this task."""
     try:
-        args.env_id = make_env(args.env_id, True).unwrapped.spec.id  # Humanoid is Humanoid-v5
+        return make_env(env_id, True).unwrapped.spec.id
     except Exception as error:
-        fail(f"--env-id {args.env_id} can't be used: {error}")
-    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    if args.device not in ["auto", "cpu", *gpus, *(["cuda"] if gpus else [])]:
-        fail(f"--device {args.device}: this machine has {['cpu', *gpus]}")
-    return torch.device(("cuda" if gpus else "cpu") if args.device == "auto" else args.device)
+        fail(f"--env-id {env_id} can't be used: {error}")
+
+
+def choose_device(args):
+    """The torch.device of --device. Stops if this machine has none such."""
+    names = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if len(names) > 1:
+        names.append("cuda")
+    name = names[-1] if args.device == "auto" else args.device
+    if name not in names:
+        fail(f"--device {args.device}: this machine has {names}")
+    return torch.device(name)
+
+
+def catch_signals():
+    """Note SIGTERM and Ctrl-C in the list that is returned, so that a run can end after its step."""
+    signals = []
+
+    def note(number, frame):
+        if signals and number == signal.SIGINT:
+            sys.exit(128 + number)  # Ctrl-C twice: at once
+        signals.append(number)
+
+    signal.signal(signal.SIGTERM, note)
+    signal.signal(signal.SIGINT, note)
+    return signals
+
+
+def set_up_torch(args, device):
+    """Threads, and the precision of matrix products."""
+    torch.set_num_threads(args.num_threads)
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if args.tf32 else "ieee"
+    if device.type == "cpu":
+        fast_matmul()
 
 
 def fast_matmul():
-    """Have oneDNN multiply: with AVX-512 up to twice as fast as MKL (Zen 4: 1.1, Zen 5: 2.1 times). torch
-    does so once bfloat16 is allowed. If oneDNN then really rounds to it (with AMX), that is taken back."""
+    """Have oneDNN multiply, which with AVX-512 is up to twice as fast as MKL (Zen 4: 1.1, Zen 5: 2.1 times).
+
+    torch does so once bfloat16 is allowed. If oneDNN then really rounds to it (with AMX), that is taken back.
+    """
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     x = torch.arange(2.0**16).view(1, 256, 256).sin()
-    if (x @ x - x.double() @ x.double()).abs().max() > 1e-3:  # float32 errs by 1e-6, bfloat16 by 6e-2
+    error = (x @ x - x.double() @ x.double()).abs().max()
+    if error > 1e-3:  # float32 errs by 1e-6, bfloat16 by 6e-2
         torch.backends.mkldnn.matmul.fp32_precision = "none"
+
+
+def compile_updates(parts, device):
+    """Make each update one graph, its gradients and its optimizer included; on a GPU a CUDA graph."""
+    torch._dynamo.config.trace_autograd_ops = True
+    mode = "default" if device.type == "cpu" else "reduce-overhead"
+    for part in parts.values():
+        if hasattr(part, "update"):
+            part.update = torch.compile(part.update, fullgraph=True, mode=mode)
 
 
 def make_env(env_id, full_observation):
@@ -379,42 +480,60 @@ def make_env(env_id, full_observation):
 
     gym.register_envs(shimmy)
     left_out = {"Ant-v5": ["cfrc_ext"], "Humanoid-v5": ["cinert", "cvel", "qfrc_actuator", "cfrc_ext"]}
-    kwargs = {f"include_{x}_in_observation": False for x in left_out.get(env_id, []) if not full_observation}
+    kwargs = {}
+    if not full_observation:
+        for part in left_out.get(env_id, []):
+            kwargs[f"include_{part}_in_observation"] = False
     env = gym.make(env_id, disable_env_checker=True, **kwargs)
     env.reset(seed=0)  # some find only now that there is no renderer
-    box, obs_space, act_space = gym.spaces.Box, env.observation_space, env.action_space
-    if not isinstance(act_space, box) or np.abs([act_space.low, act_space.high]).max() > 1e6:
-        raise ValueError(f"SAC needs continuous, bounded actions, not {act_space}")
-    boxes = obs_space.spaces.values() if isinstance(obs_space, gym.spaces.Dict) else [obs_space]
-    if any(not isinstance(b, box) or b.dtype == np.uint8 or b.shape[2:] and b.shape[0] > 1 for b in boxes):
+    actions = env.action_space
+    if not isinstance(actions, gym.spaces.Box) or np.abs([actions.low, actions.high]).max() > 1e6:
+        raise ValueError(f"SAC needs continuous, bounded actions, not {actions}")
+    spaces = [env.observation_space]
+    if isinstance(env.observation_space, gym.spaces.Dict):
+        spaces = env.observation_space.spaces.values()
+    if not all(is_vector(space) for space in spaces):
         raise ValueError("it observes pixels or discrete values, not vectors of numbers")
     env = gym.wrappers.FlattenObservation(env)
-    env = gym.wrappers.RescaleAction(env, act_space.dtype.type(-1), act_space.dtype.type(1))
+    env = gym.wrappers.RescaleAction(env, actions.dtype.type(-1), actions.dtype.type(1))
     return gym.wrappers.RecordEpisodeStatistics(env)
 
 
-def make_envs(args, eval_episodes=0):
-    """A vector env: per seed one environment, reset by hand (`reset_envs`), or one per evaluated episode."""
-    fns = [lambda: make_env(args.env_id, args.full_observation)] * (args.num_seeds * (eval_episodes or 1))
+def is_vector(space):
+    """Whether a space is of a few numbers each, not of pixels: integers of 8 bits, or three dimensions."""
+    if not isinstance(space, gym.spaces.Box) or space.dtype == np.uint8:
+        return False
+    return len(space.shape) <= 2 or space.shape[0] == 1
+
+
+def make_envs(args, per_seed=1, autoreset_mode="Disabled"):
+    """A vector env with `per_seed` environments for each seed, by default reset by hand (`reset_envs`)."""
+    makers = [lambda: make_env(args.env_id, args.full_observation)] * (args.num_seeds * per_seed)
     vector = gym.vector.AsyncVectorEnv if args.env_workers else gym.vector.SyncVectorEnv
-    envs = vector(fns, autoreset_mode="NextStep" if eval_episodes else "Disabled")
-    atexit.register(envs.close)  # Python ends workers by a SIGTERM, which these note
+    envs = vector(makers, autoreset_mode=autoreset_mode)
+    atexit.register(envs.close)  # Python ends workers by a SIGTERM, which these only note
     return envs
 
 
 def reset_envs(envs, args, episode_starts, which):
-    """Begin episodes in the environments of the mask `which` (seeds,). Returns the observations."""
-    entropies = [(args.seed + k, step) for k, step in enumerate(episode_starts)]
-    seeds = [np.random.SeedSequence(entropy).generate_state(1).item() for entropy in entropies]
-    return envs.reset(seed=seeds, options={"reset_mask": which})[0]
+    """Begin episodes in the environments of the mask `which` (seeds,). Returns all observations."""
+    seeds = []
+    for k, step in enumerate(episode_starts):  # an episode is known by its seed and the step it began after
+        seeds.append(np.random.SeedSequence((args.seed + k, step)).generate_state(1).item())
+    obs, _ = envs.reset(seed=seeds, options={"reset_mask": which})
+    return obs
 
 
-def replay_episodes(envs, args, buffer, episode_starts, step):
-    """Bring the environments to where they were at `step`: an episode is its seed and its actions."""
-    due = np.ones(args.num_seeds, dtype=bool)
+def fast_forward(envs, args, buffer, episode_starts, step):
+    """Bring new environments to where those of a run were at `step`. Returns the observations.
+
+    An episode is its seed and its actions, so each is reset to its seed and plays its actions again. While
+    one waits for its episode to begin, it plays actions of earlier episodes, and may end by them.
+    """
+    due = np.ones(args.num_seeds, dtype=bool)  # to be reset
     for t in range(min(episode_starts), step + 1):
         due |= np.array(episode_starts) == t
-        if due.any():  # also one that ends before its episode begins: it plays actions of earlier episodes
+        if due.any():
             obs = reset_envs(envs, args, episode_starts, due)
         if t < step:
             obs, _, terminations, truncations, _ = envs.step(buffer.data.actions[:, t].cpu().numpy())
@@ -425,21 +544,37 @@ def replay_episodes(envs, args, buffer, episode_starts, step):
 @torch.no_grad()
 def evaluate(agent, envs, args, step):
     """One episode in every environment with the mean action. Returns what to log, (seeds, episodes) each.
-    The critics' bias is about eval/q_start - eval/discounted_return: q_start has entropy in it."""
+
+    The critics' bias is about eval/q_start - eval/discounted_return: q_start has entropy in it, too.
+    """
     seeds = np.random.SeedSequence((args.seed, step, 1)).generate_state(envs.num_envs).tolist()
-    (obs, _), alive, history = envs.reset(seed=seeds), np.ones(envs.num_envs), []
+    obs, _ = envs.reset(seed=seeds)
+    alive = np.ones(envs.num_envs, dtype=bool)
+    returns = np.zeros(envs.num_envs)
+    lengths = np.zeros(envs.num_envs)
+    discounted_returns = np.zeros(envs.num_envs)
+    q_start = None
+    t = 0
     while alive.any():
         obs = torch.as_tensor(obs, dtype=torch.float32, device=agent.log_alpha.device)
         obs = obs.view(args.num_seeds, args.eval_episodes, -1)
-        actions = torch.tanh(agent.actor(obs)[0])
-        q_values = agent.q_values(agent.qf, obs, actions).min(1).values.flatten().cpu().numpy()
+        mean, _ = agent.actor(obs)
+        actions = torch.tanh(mean)
+        if q_start is None:
+            q_start = agent.q_values(agent.qf, obs, actions).min(1).values
         obs, rewards, terminations, truncations, _ = envs.step(actions.flatten(0, 1).cpu().numpy())
-        history.append((alive * rewards, alive, q_values))
-        alive = alive * ~(terminations | truncations)
-    rewards, alive, q = np.array(history).reshape(-1, 3, args.num_seeds, args.eval_episodes).swapaxes(0, 1)
-    logs = {"episodic_return": rewards.sum(0), "episodic_length": alive.sum(0), "q_start": q[0]}
-    logs["discounted_return"] = np.tensordot(args.gamma ** np.arange(len(q)), rewards, 1)
-    return {f"eval/{name}": values for name, values in logs.items()}
+        returns += alive * rewards
+        lengths += alive
+        discounted_returns += alive * args.gamma**t * rewards
+        alive = alive & ~(terminations | truncations)
+        t += 1
+    shape = (args.num_seeds, args.eval_episodes)
+    return {
+        "eval/episodic_return": returns.reshape(shape),
+        "eval/episodic_length": lengths.reshape(shape),
+        "eval/q_start": q_start.cpu().numpy(),
+        "eval/discounted_return": discounted_returns.reshape(shape),
+    }
 
 
 def check_finite(values, step):
@@ -452,52 +587,100 @@ def check_finite(values, step):
 def log(writers, scalars, step):
     """Write the means of {tag: values (seeds, ...)} to each seed's writer; nan is left out."""
     for tag, values in scalars.items():
-        for writer, value in zip(writers, torch.as_tensor(values).reshape(len(writers), -1).mean(1).tolist()):
-            if not np.isnan(value):
-                writer.add_scalar(tag, value, step)
+        means = torch.as_tensor(values).reshape(len(writers), -1).mean(1).tolist()
+        for writer, mean in zip(writers, means):
+            if not np.isnan(mean):
+                writer.add_scalar(tag, mean, step)
+
+
+def log_episodes(writers, infos, ended, step):
+    """Write return and length of the training episodes that ended."""
+    for k in np.flatnonzero(ended):
+        writers[k].add_scalar("charts/episodic_return", infos["episode"]["r"][k], step)
+        writers[k].add_scalar("charts/episodic_length", infos["episode"]["l"][k], step)
 
 
 def make_run_dirs(args):
-    """A new folder per seed with flags and versions in args.json. Returns what `load_checkpoint` does."""
-    seeds, task = range(args.seed, args.seed + args.num_seeds), args.env_id.replace("/", "-")
-    names = [f"{task}__{SCRIPT}__{seed}__{time.time_ns()}" for seed in seeds]
-    versions = {name: version(name) for name in ("torch", "numpy", "gymnasium", "mujoco", "dm_control")}
-    git = "git describe --always --dirty --abbrev=40 --exclude=*".split() if shutil.which("git") else ["echo"]
-    commit = subprocess.run(git, capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
-    about = {"script": SCRIPT, "run_dirs": names, "versions": versions, "commit": commit}
+    """Make a new folder per seed, with flags and versions in args.json. Returns the folders."""
+    task = args.env_id.replace("/", "-")
+    seeds = range(args.seed, args.seed + args.num_seeds)
+    run_dirs = [Path(args.run_dir) / f"{task}__{SCRIPT}__{seed}__{time.time_ns()}" for seed in seeds]
+    packages = ("torch", "numpy", "gymnasium", "mujoco", "dm_control")
+    about = asdict(args) | {
+        "script": SCRIPT,
+        "run_dirs": [run_dir.name for run_dir in run_dirs],
+        "versions": {name: version(name) for name in packages},
+        "commit": git_commit(),
+    }
     try:
-        for seed, folder in zip(seeds, (Path(args.run_dir) / name for name in names)):
-            folder.mkdir(parents=True)
-            (folder / "args.json").write_text(json.dumps(asdict(args) | {"seed": seed} | about, indent=2))
+        for seed, run_dir in zip(seeds, run_dirs):
+            run_dir.mkdir(parents=True)
+            (run_dir / "args.json").write_text(json.dumps(about | {"seed": seed}, indent=2))
     except OSError as error:
         fail(f"--run-dir {args.run_dir} can't be written to: {error}")
-    return [Path(args.run_dir) / name for name in names], 0, [0] * args.num_seeds
+    return run_dirs
+
+
+def git_commit():
+    """The commit of this script, with -dirty behind it if it was changed since; empty without git."""
+    if not shutil.which("git"):
+        return ""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
+    return done.stdout.strip()
+
+
+def buffer_state(buffer):
+    """A ReplayBuffer for a checkpoint: the rows stored so far, and the position of the next."""
+    return {"pos": buffer.pos, "data": [x[:, : buffer.size].cpu().clone() for x in buffer.data]}
+
+
+def load_buffer(buffer, state):
+    """The inverse of `buffer_state`. The capacity need not be the same, if all rows fit."""
+    buffer.size = state["data"][0].shape[1]
+    buffer.pos = state["pos"] if buffer.size == buffer.capacity else buffer.size
+    for stored, saved in zip(buffer.data, state["data"]):
+        stored[:, : buffer.size] = saved
 
 
 def save_checkpoint(args, parts, run_dirs, writers, step, episode_starts):
-    """All that the rest of a run depends on, in the first seed's checkpoint.pt, replaced as a whole."""
-    state = {name: part.state_dict() for name, part in parts.items()}
-    for name in {"agent", "model"} & state.keys():
-        check_finite({f"the {name}'s {key}": x for key, x in state[name].items()}, step)
+    """Write all that the rest of a run depends on into checkpoint.pt of the first seed's directory."""
+    state = {
+        "script": SCRIPT,
+        "flags": asdict(args),
+        "run_dirs": [run_dir.name for run_dir in run_dirs],
+        "step": step,
+        "episode_starts": episode_starts,
+        "rng": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
+    }
+    for name, part in parts.items():
+        if isinstance(part, ReplayBuffer):
+            state[name] = buffer_state(part)
+        else:
+            state[name] = part.state_dict()
+            check_finite({f"the {name}'s {key}": x for key, x in state[name].items()}, step)
     for writer in writers:
         writer.flush()  # the log must not end before the checkpoint
-    rng = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-    state |= {"script": SCRIPT, "flags": asdict(args), "run_dirs": [run_dir.name for run_dir in run_dirs]}
-    state |= {"step": step, "episode_starts": episode_starts, "rng": rng}
-    torch.save(state, run_dirs[0] / "checkpoint.tmp")
-    os.replace(run_dirs[0] / "checkpoint.tmp", run_dirs[0] / "checkpoint.pt")
+    path = run_dirs[0] / "checkpoint.pt"
+    torch.save(state, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)  # at once, so that a kill leaves the old one or the new one
 
 
 def read_checkpoint(run_dir):
-    """What save_checkpoint wrote. No code in a stranger's file can run."""
+    """What `save_checkpoint` wrote. Stops if it can't be used. No code in a stranger's file can run."""
+    path = Path(run_dir) / "checkpoint.pt"
     try:
-        with zipfile.ZipFile(Path(run_dir) / "checkpoint.pt") as file:
-            assert file.testzip() is None, "damaged"  # torch writes checksums, but does not look at them
-        state = torch.load(Path(run_dir) / "checkpoint.pt", map_location="cpu", weights_only=True)
-        assert state["script"] == SCRIPT, f"it is a run of {state['script']}.py"
-        return state
+        with zipfile.ZipFile(path) as file:  # torch writes checksums, but does not look at them
+            damaged = file.testzip()
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        script = state["script"]
     except Exception as error:
         fail(f"--resume {run_dir}: no checkpoint.pt to go on from ({type(error).__name__}: {error})")
+    if damaged:
+        fail(f"--resume {run_dir}: its checkpoint.pt is damaged ({damaged})")
+    if script != SCRIPT:
+        fail(f"--resume {run_dir}: it is a run of {script}.py, no checkpoint.pt to go on from")
+    return state
 
 
 def load_checkpoint(args, parts):
@@ -506,41 +689,65 @@ def load_checkpoint(args, parts):
     if state["step"] >= args.total_timesteps:
         fail(f"--total-timesteps must be more than the {state['step']} that the run of --resume has done")
     for name, part in parts.items():
-        part.load_state_dict(state[name])
-    torch.set_rng_state(state["rng"][0])
-    torch.cuda.set_rng_state_all(state["rng"][1 : 1 + torch.cuda.device_count()])
+        if isinstance(part, ReplayBuffer):
+            load_buffer(part, state[name])
+        else:
+            part.load_state_dict(state[name])
+    cpu_rng, *gpu_rngs = state["rng"]
+    torch.set_rng_state(cpu_rng)
+    torch.cuda.set_rng_state_all(gpu_rngs[: torch.cuda.device_count()])
     first = Path(args.resume).resolve()
-    return [first, *(first.parent / x for x in state["run_dirs"][1:])], state["step"], state["episode_starts"]
+    run_dirs = [first] + [first.parent / name for name in state["run_dirs"][1:]]
+    return run_dirs, state["step"], state["episode_starts"]
+
+
+MAY_CHANGE = {"total_timesteps", "device", "num_threads", "env_workers", "tf32", "compile", "resume"}
+MAY_CHANGE |= {
+    "eval_interval",
+    "log_interval",
+    "checkpoint_interval",
+}  # the flags that a resumed run may change
 
 
 def parse_args(argv=None):
     """The flags of the command line. With --resume those of that run; only some may change."""
-    may_change = ["total_timesteps", "device", "num_threads", "env_workers", "tf32", "compile", "resume"]
-    may_change += ["eval_interval", "log_interval", "checkpoint_interval"]
-
-    def parse(defaults):
-        groups = {g.__name__[:-4]: g(**{f.name: defaults[f.name] for f in fields(g)}) for g in Args.__bases__}
-        header = __doc__.split("\n\n")[0]
-        parsed = tyro.cli(tyro.conf.OmitArgPrefixes[dict], args=argv, default=groups, description=header)
-        return Args(**{name: value for group in parsed.values() for name, value in vars(group).items()})
-
-    args = parse(vars(Args()))
+    args = parse_flags(argv, Args())
     if args.resume:
         flags = read_checkpoint(args.resume)["flags"]
-        args = parse(flags | {"resume": args.resume})
+        args = parse_flags(argv, Args(**flags | {"resume": args.resume}))
         for name, value in flags.items():
-            if name not in may_change and getattr(args, name) != value:
+            if name not in MAY_CHANGE and getattr(args, name) != value:
                 fail(f"--{name.replace('_', '-')} of the run of --resume is {value} for good")
     return args
+
+
+def parse_flags(argv, defaults):
+    """The Args of a command line, for which --help shows the groups one by one."""
+    groups = {}
+    for group in Args.__bases__:
+        values = {field.name: getattr(defaults, field.name) for field in fields(group)}
+        groups[group.__name__.removesuffix("Args")] = group(**values)
+    header = __doc__.split("\n\n")[0]
+    parsed = tyro.cli(tyro.conf.OmitArgPrefixes[dict], args=argv, default=groups, description=header)
+    flags = {}
+    for group in parsed.values():
+        flags.update(vars(group))
+    return Args(**flags)
+
+
+def explain(error):
+    """Turn an error of the machine (a full disk or memory, a simulation that diverges) into a line."""
+    text = f"{type(error).__name__}: {str(error)[:200]}"
+    if any(words in text for words in ("MemoryError", "allocate memory", "out of memory", "overflow")):
+        fail(f"{text}; smaller sizes?")
+    if any(words in text for words in ("Errno", "PytorchStream", "iostream", "PhysicsError")):
+        fail(f"{text}; --resume goes on", 1)
+    raise error  # a bug keeps its traceback
 
 
 if __name__ == "__main__":
     threading.excepthook = lambda _: None  # TensorBoard's: the next number raises its error again
     try:
         main(parse_args())
-    except (OSError, MemoryError, RuntimeError) as error:  # a full disk or memory, a simulation that diverges
-        text = f"{type(error).__name__}: {str(error)[:200]}"
-        memory = any(x in text for x in ("MemoryError", "allocate memory", "out of memory", "overflow"))
-        if not memory and not any(x in text for x in ("Errno", "PytorchStream", "iostream", "PhysicsError")):
-            raise  # a bug keeps its traceback
-        fail(f"{text}; {'smaller sizes?' if memory else '--resume goes on'}", 2 if memory else 1)
+    except (OSError, MemoryError, RuntimeError) as error:
+        explain(error)
