@@ -1,42 +1,44 @@
-"""Fixing That Free Lunch (FTFL), whole in this file: MBPO with two changes to what its model predicts.
+"""FTFL (Fixing That Free Lunch) in a single file: MBPO with two changes to what its model predicts.
 
 MBPO (mbpo.py; Janner et al. 2019) trains SAC on transitions that a learned model imagines. In OpenAI Gym it
-learns faster than SAC. In the DeepMind Control Suite it fails, and Barkley & Fridovich-Keil (2025, arXiv
+learns faster than SAC. In the DeepMind Control Suite (DMC) it fails. Barkley & Fridovich-Keil (2025, arXiv
 2510.01457) name two causes, both in the targets that the model is trained on:
 
-1. Scale mismatch. One loss fits the change of the state and the reward together. A velocity is about 10 where
-   a reward is about 0.01, so the loss is spent on the states. The imagined rewards come out wrong, and with
-   wrong rewards no policy improves.
-   The repair is Target Unit Normalization (TUN): all targets, the reward too, get mean 0 and variance 1.
-2. Residual targets. The change s' - s looks like noise beside the state s, says the paper. The model then
-   predicts too much variance, and the states that it imagines are bad.
-   The repair is Direct Next-state Prediction (DNP): the target is s' itself.
+1. Scale mismatch. One loss covers the change of the state and the reward. In Gym both are of similar size. In
+   DMC a reward is about 0.01 at first, where a velocity is about 10: the loss is spent on the states, and the
+   imagined rewards are wrong.
+   Repair: Target Unit Normalization (TUN). Every target, the reward too, gets mean 0 and variance 1.
+2. Residual targets. MBPO's model predicts s' - s. The paper finds that this looks like noise where s' does
+   not, so that the predicted variance is inflated and the imagined states are bad. (In our runs s' wins on
+   some tasks, and only after some 20,000 gradient steps.)
+   Repair: Direct Next-state Prediction (DNP). The target is s' itself.
 
-The model learns a variance for every number, so why does scale matter at all? Because these variances have
-bounds: `Ensemble.__init__` says what that does. And one thing that the paper leaves out: a likelihood learns
-little from what it is unsure of, rare rewards for one, which --nll-beta 0.5 repairs (REPRODUCTION.md).
+A third cause, which the paper leaves out, is the likelihood. It divides the gradient of a prediction by the
+predicted variance, so what the model is unsure of, like a rare reward, is learned slowly or never. Repair:
+--nll-beta 0.5 (Seitzer et al. 2022), see `Ensemble.update`. It is off by default, as it is not in the paper.
 
-DNP is in `Ensemble.raw_targets`, TUN in `Ensemble.targets`, and `Ensemble.to_transition` takes both back.
---next-state-prediction residual and --no-target-normalization switch them off; without both, this is mbpo.py.
+DNP is in `Ensemble.raw_targets`, TUN in `Ensemble.targets`, and `Ensemble.to_transition` inverts both. With
+--next-state-prediction residual and --no-target-normalization this file is mbpo.py, bit for bit.
 
-The algorithm, and what does each step (`main` puts them together):
+The algorithm, and the function that does each step (`main` puts them together):
 
     for the first 10,000 steps act at random, then with the policy            Actor.sample
     after each step, store the transition in the real buffer                  ReplayBuffer.add
-    from then on, every 250 steps, train the model                            train_model
+    from step 10,000 on, every 250 steps, train the model                     train_model
         keep a fifth of the transitions apart, as the holdout                 split_rows
         measure mean and std of inputs and targets on the rest                Ensemble.fit_normalizers
         take 5,000 gradient steps, each network on its own bootstrap          Ensemble.update
-        take the networks with the smallest holdout error as elites           choose_elites
-    each step, imagine 400 transitions from real states                       imagine, Ensemble.sample
-    each step, 20 times, draw a batch: 5 % real, 95 % imagined                main, ReplayBuffer.take
-        take a gradient step of critics, actor and temperature                SAC.update
+        make the networks with the smallest holdout error the elites          choose_elites
+    from step 10,000 on, in each step
+        imagine 400 transitions from real states                              imagine, Ensemble.sample
+        20 times: draw a batch, 5 % real and 95 % imagined                    main, ReplayBuffer.take
+                  take a gradient step of critics, actor and temperature      SAC.update
 
 ensemble:  several networks that learn the same task; a random elite imagines each transition
 elite:     one of the networks that may imagine, chosen anew after each training
-holdout:   transitions that no network ever trains on, to compare networks by and to log errors of
-bootstrap: a training set of one network's own: drawn with replacement, as large as the original
-rollout:   a trajectory that policy and model imagine from a real state on, by default one step long
+holdout:   transitions that no network trains on: they only compare the networks and measure their errors
+bootstrap: the training set of a single network: drawn with replacement, as large as the original
+rollout:   an imagined trajectory that starts at a real state, by default one step long
 
 Shapes: arrays begin with `seeds`. --num-seeds 6 trains six seeds side by side: their networks lie in a stack,
 for one batched matmul. With one seed, `seeds` is 1: read (seeds, batch, obs) as (batch, obs).
@@ -78,16 +80,16 @@ class RunArgs:  # what is run, where, and what it leaves
     total_timesteps: int = 500_000  # environment steps per seed
     full_observation: bool = False  # keep the contact forces and inertias that Ant-v5 and Humanoid-v5 observe
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda or cuda:N
-    num_threads: int = 1  # CPU threads; two runs of one do more than one of two
-    env_workers: bool = False  # a process for each environment, for several seeds on a GPU; the same numbers
-    tf32: bool = False  # on a GPU: multiply with 10 bits instead of 23, faster
-    compile: bool = False  # a graph per update (on a GPU a CUDA graph): pays after some 20,000 updates
+    num_threads: int = 1  # CPU threads; two runs with one thread each do more than one run with two
+    env_workers: bool = False  # a process per environment: faster for many seeds on a GPU, same results
+    tf32: bool = False  # on a GPU: matrix products with 10-bit mantissas instead of 23, faster
+    compile: bool = False  # torch.compile the updates (on a GPU as CUDA graphs); pays after some minutes
     eval_interval: int = 5_000  # steps between evaluations
     eval_episodes: int = 10  # episodes per evaluation, played with the mean action
     log_interval: int = 100  # steps between logged losses
     run_dir: str = "runs"  # folder that gets one folder per seed: {env}__{script}__{seed}__{time}
     checkpoint_interval: int = 10_000  # steps between checkpoints; SIGTERM and SIGINT (Ctrl-C) leave one, too
-    resume: str = ""  # a run directory (its first seed's): go on from its checkpoint, with its flags
+    resume: str = ""  # directory of the run to continue (of its first seed), with the flags it had
 
 
 @dataclass
@@ -102,23 +104,23 @@ class AgentArgs:  # SAC: actor, critics and temperature
     alpha_lr: float = 3e-4  # Adam's learning rate for the temperature
     hidden_dim: int = 256  # width of the two hidden layers of actor and critics
     target_entropy_scale: float = 0.5  # target entropy: minus this times the number of action dimensions
-    critic_layer_norm: bool = False  # layer norm in the critics, to hold Q (REPRODUCTION.md)
+    critic_layer_norm: bool = False  # layer norm in the critics, so that Q does not diverge (REPRODUCTION.md)
 
 
 @dataclass
 class ModelArgs:  # the learned model, and what it imagines
     ensemble_size: int = 7  # networks in the ensemble
     num_elites: int = 5  # networks that imagine: those with the smallest holdout error
-    model_hidden_dim: int = 200  # width of the four hidden layers (Tuned FTFL, as we guess: 400)
+    model_hidden_dim: int = 200  # width of the four hidden layers
     model_lr: float = 3e-4  # Adam's learning rate for the model
     model_train_interval: int = 250  # environment steps between trainings of the model
     model_train_steps: int = 5_000  # gradient steps per training (Janner et al. stop by holdout error)
     model_batch_size: int = 256  # transitions per network in one gradient step of the model
-    learned_logvar_bounds: bool = False  # learn the bounds of the log-variance, as PETS and Janner et al. do
-    nll_beta: float = 0.0  # weigh each loss by its variance^beta: 0 is the likelihood, 1 a squared error
+    learned_logvar_bounds: bool = False  # learn the bounds of the log-variance, as Janner et al. do
+    nll_beta: float = 0.0  # weigh losses by predicted variance^beta: 0 is the likelihood, 1 squared error
     real_ratio: float = 0.05  # share of real transitions in a batch; with 1 there is no model: this is sac.py
     rollouts_per_step: int = 400  # imagined trajectories per environment step
-    rollout_schedule: str = "1:1:0:1"  # START:END:FROM:TO: length START to step FROM, linear to END at TO
+    rollout_schedule: str = "1:1:0:1"  # START:END:FROM:TO: length START until step FROM, END from step TO on
     synthetic_buffer_size: int = 1_000_000  # imagined transitions kept; the oldest are overwritten
 
 
@@ -169,15 +171,16 @@ class Actor(nn.Module):
     def forward(self, obs):
         """obs (seeds, batch, obs) -> mean and log std before the tanh, (seeds, batch, act) each."""
         mean, log_std = self.net(obs).chunk(2, dim=-1)
-        # This maps all numbers to [-10, 2]. A new network says about 0, so the policy begins with a log std
-        # of -4, in the middle: it explores less than in code whose log std begins at 0.
+        # The log std lies in [-10, 2]. A new network's output is near 0, so the log std starts near -4: the
+        # policy starts almost deterministic, as in the earlier code of FTFL's authors.
         log_std = -4 + 6 * torch.tanh(log_std)
         return mean, log_std
 
     def sample(self, obs, noise):
-        """Actions in [-1, 1] for standard normal noise (seeds, batch, act), and log pi (seeds, batch).
+        """Actions in [-1, 1] and log pi(a|s) (seeds, batch), for standard normal noise (seeds, batch, act).
 
-        By the change of variables (Haarnoja et al. 2018, app. C), the log density of a = tanh(u) is
+        The noise is an argument, because compiled code would draw other numbers than plain PyTorch. By the
+        change of variables (Haarnoja et al. 2018, app. C), the log density of a = tanh(u) is
         log N(u) - log |da / du|, summed over the action's dimensions.
         """
         mean, log_std = self(obs)
@@ -200,8 +203,7 @@ Batch = namedtuple("Batch", ["obs", "actions", "rewards", "next_obs", "terminati
 class ReplayBuffer:
     """A ring of transitions per seed. All seeds store equally many rows, so they share one position.
 
-    The buffer of real transitions has room for all steps of a run, so it never begins anew: a row keeps its
-    number for the whole run.
+    The buffer of real transitions has room for all steps of a run, so it never wraps: a row keeps its number.
     """
 
     def __init__(self, num_seeds, capacity, obs_dim, act_dim):
@@ -228,7 +230,7 @@ class ReplayBuffer:
     def take(self, rows):
         """The Batch at row numbers (seeds, ...). Every seed's rows come from its own ring."""
         # With all rings laid end to end, index_select copies whole rows, faster than data[seeds, rows] does.
-        ring_starts = self.capacity * torch.arange(len(rows), device=rows.device)
+        ring_starts = self.capacity * torch.arange(len(rows), device=rows.device)  # (seeds,)
         flat_rows = (ring_starts.unsqueeze(1) + rows.flatten(1)).flatten()
         taken = []
         for stored in self.data:
@@ -240,14 +242,15 @@ class ReplayBuffer:
 # ---------------------------------------- Model
 HOLDOUT_BLOCK = 5  # one row in five, 20 %, is held out
 WEIGHT_DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)  # one per layer, for its weights and not its biases
-STD_FLOOR = 1e-4  # a number with a smaller std counts as constant: divided by that std, noise would look huge
+STD_FLOOR = 1e-4  # below this std a dimension counts as constant: divided by it, tiny changes would explode
 
 
 class Ensemble(nn.Module):
     """Networks that each predict a Gaussian over (next state, reward) from (state, action).
 
-    As in PETS (Chua et al. 2018), with a stack of networks per seed. Predictions and targets are
-    (seeds, networks, batch, obs + 1), the reward last; the batch to train on has all dimensions but the last.
+    As in PETS (Chua et al. 2018), with a stack of networks per seed. A Batch to train on has a dimension for
+    the networks: obs are (seeds, networks, batch, obs). Predictions and targets have the reward as their last
+    number: (seeds, networks, batch, obs + 1).
     """
 
     def __init__(self, obs_dim, act_dim, args):
@@ -258,25 +261,28 @@ class Ensemble(nn.Module):
         dims = [in_dim, width, width, width, width, 2 * out_dim]  # a mean and a log-variance for each target
         self.net = mlp(dims, args.num_seeds, args.ensemble_size, activation=nn.SiLU())
 
-        # Initial weights as in MBPO. nn.Linear's biases would be larger than a small reward is.
+        # Initial weights as in the original MBPO. The biases of nn.Linear are larger than a reward of DMC.
         linear_layers = [layer for layer in self.net if isinstance(layer, Linear)]
         for layer in linear_layers:
-            std = 0.5 * layer.weight.shape[-2] ** -0.5
+            layer_in_dim = layer.weight.shape[-2]
+            std = 0.5 * layer_in_dim**-0.5
             nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
             nn.init.zeros_(layer.bias)
 
-        # A predicted std lies between 0.007 and 1.3, in the units of the targets. A raw velocity is often off
-        # by more than that, and its variance can't say so: on humanoid-stand its errors count 7 to 20 times
-        # too much, and those of the reward are lost beside them. With bounds that are learned, as in the
-        # original MBPO, the reward is learned there even from raw targets. With a wide upper bound it is not:
-        # then the likelihood gives up on the reward instead (REPRODUCTION.md).
+        # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. Because of these
+        # bounds scale matters, although each target has a variance of its own. Errors of a raw velocity are
+        # often larger than 1.3, but its variance is capped: on humanoid-stand its squared errors are divided
+        # by 7 to 20 times too little, and in the loss they drown those of the reward. The bounds are those of
+        # the authors' code. The original MBPO learns its bounds, and then it learns the reward even without
+        # TUN. With a higher fixed cap it does not: the likelihood writes the reward off as noise. (All on
+        # humanoid-stand, see REPRODUCTION.md.)
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
         self.max_logvar = nn.Parameter(torch.full(per_target, 0.5), requires_grad=learned)
         self.min_logvar = nn.Parameter(torch.full(per_target, -10.0), requires_grad=learned)
         self.nll_beta = args.nll_beta
 
-        # Set by `fit_normalizers` and `choose_elites`, and buffers so that a checkpoint has them.
+        # What `fit_normalizers` and `choose_elites` set. Registered, so that it is in checkpoints.
         self.register_buffer("input_mean", torch.zeros(args.num_seeds, 1, 1, in_dim))
         self.register_buffer("input_std", torch.ones(args.num_seeds, 1, 1, in_dim))
         self.register_buffer("target_mean", torch.zeros(per_target))
@@ -287,13 +293,13 @@ class Ensemble(nn.Module):
         self.direct = args.next_state_prediction == "direct"
 
         weight_decay = {layer.weight: decay for layer, decay in zip(linear_layers, WEIGHT_DECAY)}
-        self.optimizer = Adam(self.parameters(), args.model_lr, weight_decay)
+        self.optimizer = Adam(self.parameters(), args.model_lr, weight_decay)  # ours, see the end of the file
 
     def forward(self, obs, actions):
         """obs and actions (seeds, networks or 1, batch, ...) -> mean and log-variance of the targets."""
         inputs = torch.cat([obs, actions], dim=-1)
         mean, logvar = self.net((inputs - self.input_mean) / self.input_std).chunk(2, dim=-1)
-        # A hard clamp would have no gradient outside of the bounds. This soft one, PETS's, has.
+        # PETS's soft clamp to the bounds. A hard clamp would have no gradient outside of them.
         logvar = self.max_logvar - nn.functional.softplus(self.max_logvar - logvar)
         logvar = self.min_logvar + nn.functional.softplus(logvar - self.min_logvar)
         return mean, logvar
@@ -301,57 +307,57 @@ class Ensemble(nn.Module):
     def update(self, batch):
         """One gradient step on a Batch (seeds, networks, batch, ...). Returns what to log, (seeds, networks).
 
-        The loss is the Gaussian negative log-likelihood, (y - mean)^2 / var + log var, but for a factor of 2
-        and a constant. Losses are summed over seeds and networks, so that each has its own gradient.
+        The loss is the Gaussian negative log-likelihood, up to a factor of 2 and a constant:
+        (y - mean)^2 / var + log var. It is summed over seeds and networks, not averaged, so that each network
+        gets the gradient that it would get alone.
         """
         mean, logvar = self(batch.obs, batch.actions)
-        mse_loss = (self.targets(batch) - mean).square() * (-logvar).exp()  # each error by its own variance
-        nll = mse_loss + logvar
+        squared_error = (self.targets(batch) - mean).square()
+        weighted_error = squared_error * (-logvar).exp()
+        nll = weighted_error + logvar  # (seeds, networks, batch, obs + 1)
         loss = nll.mean((2, 3)).sum()
-        if self.nll_beta > 0:
-            # The likelihood divides the gradient of a mean by its variance, and so learns little where it is
-            # unsure. Beta-NLL (Seitzer et al. 2022) multiplies by variance^beta again.
+        if self.nll_beta > 0:  # beta-NLL: the gradient of mean is then divided by var^(1 - beta), not by var
             weight = (self.nll_beta * logvar.detach()).exp()
             loss = (weight * nll).mean((2, 3)).sum()
-        # PETS draws the bounds together, if they are learned: they should not be wider than the data need.
+        # PETS's loss of the bounds, if they are learned, pulls them together. Else it is a constant.
         bounds_loss = 0.01 * (self.max_logvar - self.min_logvar).sum()
         self.optimizer.minimize(loss + bounds_loss)
         return {
             "model/nll": nll.detach().mean((2, 3)),
-            "model/mse_loss": mse_loss.detach().mean((2, 3)),
+            "model/mse_loss": weighted_error.detach().mean((2, 3)),
             "model/variance_loss": logvar.detach().mean((2, 3)),
         }
 
     def raw_targets(self, batch):
         """What is to be predicted, (..., obs + 1), in the environment's units."""
         state_target = batch.next_obs - batch.obs
-        if self.direct:
-            state_target = batch.next_obs  # DNP: s' instead of s' - s
+        if self.direct:  # DNP: s' instead of s' - s
+            state_target = batch.next_obs
         return torch.cat([state_target, batch.rewards.unsqueeze(-1)], dim=-1)
 
     def targets(self, batch):
         """What the networks are trained on, (..., obs + 1)."""
         targets = self.raw_targets(batch)
-        if self.normalize:
-            targets = (targets - self.target_mean) / self.target_std  # TUN: z = (y - mean) / std
+        if self.normalize:  # TUN: z = (y - mean) / std
+            targets = (targets - self.target_mean) / self.target_std
         return targets
 
     def to_transition(self, obs, prediction):
         """Turn a prediction of the targets into next states (..., obs) and rewards (...)."""
-        if self.normalize:
-            prediction = prediction * self.target_std + self.target_mean  # TUN: y = z std + mean
-            # What has never varied stays as it was: the model imagines no reward that nobody has seen.
+        if self.normalize:  # TUN: y = z std + mean
+            prediction = prediction * self.target_std + self.target_mean
+            # Our addition: a target that never varied in the data, like a reward of 0, is predicted exactly.
             prediction = torch.where(self.target_is_constant, self.target_mean, prediction)
         next_obs = obs + prediction[..., :-1]
-        if self.direct:
-            next_obs = prediction[..., :-1]  # DNP: it is s' already
+        if self.direct:  # DNP: the prediction is s' already
+            next_obs = prediction[..., :-1]
         return next_obs, prediction[..., -1]
 
     def fit_normalizers(self, batch):
         """Take mean and std of the training rows, a Batch (seeds, 1, rows, ...), for the training to come."""
         inputs = torch.cat([batch.obs, batch.actions], dim=-1)
         std, mean = torch.std_mean(inputs, dim=2, keepdim=True)
-        self.input_mean.copy_(mean)  # copied in place, because a CUDA graph reads where it was recorded
+        self.input_mean.copy_(mean)  # in place, because a recorded CUDA graph keeps reading the same memory
         self.input_std.copy_(torch.where(std < STD_FLOOR, 1, std))
         if self.normalize:
             std, mean = torch.std_mean(self.raw_targets(batch), dim=2, keepdim=True)
@@ -374,14 +380,16 @@ class Ensemble(nn.Module):
 
 
 def split_rows(args, size):
-    """Row numbers to train on and held out, (seeds, rows) each: of every five rows one is held out.
+    """Row numbers to train on and held out, (seeds, rows) each: in every block of five rows one is held out.
 
-    A row stays on its side for the whole run, which it can since the buffer never wraps. The networks go on
-    from their last weights, so a holdout that is drawn anew would contain rows that they have trained on. The
-    last rows, fewer than five, are on neither side yet.
+    A row stays on its side for the whole run, which it can since the real buffer never wraps. The networks go
+    on from their last weights, so a holdout drawn anew would contain rows that they have trained on. The last
+    rows, if they are fewer than five, are on neither side yet.
     """
     num_blocks = size // HOLDOUT_BLOCK
-    generator = torch.Generator().manual_seed(args.seed)  # the same seed each time, so old blocks draw alike
+    # Always the same seed, and the blocks as the first dimension: the numbers of earlier blocks stay the same
+    # when blocks are added.
+    generator = torch.Generator().manual_seed(args.seed)
     held_out = torch.randint(HOLDOUT_BLOCK, (num_blocks, args.num_seeds), generator=generator)
     is_held_out = held_out.T.unsqueeze(-1) == torch.arange(HOLDOUT_BLOCK)  # (seeds, blocks, 5)
     rows = torch.arange(num_blocks * HOLDOUT_BLOCK).view(num_blocks, HOLDOUT_BLOCK).expand_as(is_held_out)
@@ -391,10 +399,9 @@ def split_rows(args, size):
 
 
 def take_holdout(buffer, holdout_rows):
-    """The Batch (seeds, 1, rows, ...) of the held-out rows, or of 5,000 of them, which tell as much.
+    """The held-out rows as a Batch (seeds, 1, rows, ...); 5,000 of them at random, if there are more.
 
-    They are chosen at random, since every tenth, say, could fall in step with the episodes; and always alike,
-    with a generator of their own, so that it changes nothing else.
+    The generator is its own, so that the draw leaves the random numbers of the run as they are.
     """
     shuffled = torch.randperm(holdout_rows.shape[1], generator=torch.Generator().manual_seed(0))
     rows = holdout_rows[:, shuffled[:5_000]]
@@ -402,21 +409,24 @@ def take_holdout(buffer, holdout_rows):
 
 
 def train_model(model, buffer, args):
-    """Train the networks, from their last weights on; choose elites. Returns what to log, (seeds, ...)."""
+    """Train the networks from their last weights on, and choose elites.
+
+    Returns what to log, (seeds, ...) each; losses are those of the last gradient step.
+    """
     device = buffer.data.obs.device
     train_rows, holdout_rows = split_rows(args, buffer.size)
     train_rows = train_rows.unsqueeze(1).to(device)  # (seeds, 1, rows)
     model.fit_normalizers(buffer.take(train_rows))
 
-    # Each network trains on its own bootstrap, so that they differ where data are few.
+    # Each network gets a bootstrap of its own, and draws its batches from that.
     num_rows = train_rows.shape[2]
     stack = (args.num_seeds, args.ensemble_size)
-    drawn = torch.randint(num_rows, (*stack, num_rows), device=device)
-    bootstraps = torch.take_along_dim(train_rows, drawn, dim=2)  # (seeds, networks, rows)
+    resampled = torch.randint(num_rows, (*stack, num_rows), device=device)
+    bootstraps = torch.take_along_dim(train_rows, resampled, dim=2)  # (seeds, networks, rows)
     for _ in tqdm(range(args.model_train_steps), desc="model", unit="batch", leave=False, delay=2):
         drawn = torch.randint(num_rows, (*stack, args.model_batch_size), device=device)
-        batch = buffer.take(torch.take_along_dim(bootstraps, drawn, dim=2))
-        logs = model.update(batch)
+        batch_rows = torch.take_along_dim(bootstraps, drawn, dim=2)  # (seeds, networks, batch)
+        logs = model.update(buffer.take(batch_rows))
 
     holdout = take_holdout(buffer, holdout_rows)
     logs["model/holdout_mse"] = choose_elites(model, holdout)
@@ -427,49 +437,14 @@ def train_model(model, buffer, args):
 def choose_elites(model, holdout):
     """Make the networks with the smallest error on a held-out Batch the elites. Returns all errors.
 
-    The errors (seeds, networks) are in the units that the networks are trained in. Where these are the
-    environment's, the dimensions with large numbers decide.
+    The errors (seeds, networks) are in the units that the networks are trained in. If these are raw units,
+    the dimensions with large numbers decide.
     """
     mean, _ = model(holdout.obs, holdout.actions)
     holdout_mse = (model.targets(holdout) - mean).square().mean((2, 3))
     num_elites = model.elites.shape[1]
     model.elites.copy_(holdout_mse.argsort(dim=1)[:, :num_elites])
     return holdout_mse
-
-
-@torch.no_grad()
-def evaluate_model(model, holdout):
-    """What the elites know of a held-out Batch (seeds, 1, rows, ...), to log: (seeds, ...) each.
-
-    All of it is in the environment's units, so that runs with other targets can be compared.
-    """
-    mean, logvar = model(holdout.obs, holdout.actions)
-    elites = model.elites[:, :, None, None]
-    mean = torch.take_along_dim(mean, elites, dim=1)  # (seeds, elites, rows, obs + 1)
-    std = torch.take_along_dim((0.5 * logvar).exp(), elites, dim=1)
-    next_obs, rewards = model.to_transition(holdout.obs, mean)
-    # A std in the environment's units: how far a prediction that is one std higher moves the transition
-    higher_next_obs, higher_rewards = model.to_transition(holdout.obs, mean + std)
-    next_obs_std = higher_next_obs - next_obs
-    rewards_std = higher_rewards - rewards
-
-    # The variance that a next state's error is compared with is that of the change: what there is to know.
-    state_mse = (next_obs - holdout.next_obs).square().mean((1, 2))  # (seeds, obs)
-    state_r2 = r_squared(state_mse, (holdout.next_obs - holdout.obs).var((1, 2)))
-    reward_mse = (rewards - holdout.rewards).square().mean((1, 2))  # (seeds,)
-    return {
-        "model/predicted_std": torch.cat([next_obs_std, rewards_std.unsqueeze(-1)], dim=-1),
-        "model/reward_r2": r_squared(reward_mse, holdout.rewards.var((1, 2))),
-        "model/next_state_r2": state_r2.nanmedian(1).values,  # a mean could be ruined by one bad dimension
-        "rewards/real": holdout.rewards,
-        "rewards/synthetic": rewards,
-        "rewards/synthetic_std": rewards_std,
-    }
-
-
-def r_squared(mse, variance):
-    """1 for a perfect prediction, 0 for one as good as the mean; nan where there is nothing to explain."""
-    return torch.where(variance < STD_FLOOR**2, torch.nan, 1 - mse / variance)
 
 
 # ---------------------------------------- Rollouts
@@ -485,7 +460,7 @@ def termination_rule(env_id):
     for name in ("HalfCheetah", "HumanoidStandup", "Pusher", "Reacher", "Swimmer"):
         healthy[name] = is_finite
     task = env_id.rsplit("-v", 1)[0]
-    # Of DMC, the suite's tasks (named domain-task) and manipulation's (in lower case) run to the time limit.
+    # In dm_control, the suite's tasks (with a "-") and manipulation's (in lower case) never terminate.
     if task.startswith("dm_control/") and ("-" in task or task.islower()):
         healthy[task] = is_finite
     if task not in healthy:
@@ -494,40 +469,37 @@ def termination_rule(env_id):
 
 
 def is_finite(s):
-    """True for states (..., obs) that are numbers: as healthy as a state can be in a task that never ends."""
+    """True for states (..., obs) without NaN or infinity: the healthy ones of a task that never ends."""
     return torch.isfinite(s).all(-1)
 
 
 @torch.no_grad()
 def imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args):
-    """Run the policy inside the model, from real states on, into the synthetic buffer.
+    """Run the policy inside the model, starting at real states, and store it in the synthetic buffer.
 
-    At a terminal state a rollout begins anew at a real one (in Janner et al. it ends). Returns the last step
-    of all rollouts, a Batch (seeds, rollouts, ...).
+    After a terminal state a rollout starts again at a real one (in Janner et al. it ends there). Returns the
+    last step of all rollouts, a Batch (seeds, rollouts, ...).
     """
     start, end, first_step, last_step = map(int, args.rollout_schedule.split(":"))
     length = int(np.interp(step, [first_step, last_step], [start, end]))
-    shape = (args.num_seeds, length + 1, args.rollouts_per_step)
-    rows = torch.randint(buffer.size, shape, device=buffer.data.obs.device)
-    real_obs = buffer.take(rows).obs  # to start from at first, and after each step
-    obs = real_obs[:, 0]  # (seeds, rollouts, obs)
-    for t in range(length):
-        noise = torch.randn(*obs.shape[:2], buffer.data.actions.shape[-1], device=obs.device)
+    shape = (args.num_seeds, args.rollouts_per_step)
+    act_dim = buffer.data.actions.shape[-1]
+    device = buffer.data.obs.device
+
+    def draw_real_obs():
+        return buffer.take(torch.randint(buffer.size, shape, device=device)).obs  # (seeds, rollouts, obs)
+
+    obs = draw_real_obs()
+    for _ in range(length):
+        noise = torch.randn(*shape, act_dim, device=device)
         actions, _ = agent.actor.sample(obs, noise)
         next_obs, rewards = model.sample(obs, actions)
         terminals = is_terminal(next_obs)
         batch = Batch(obs, actions, rewards, next_obs, terminals.float())
         check_finite(batch._asdict(), step)
         synthetic_buffer.add(batch)
-        obs = torch.where(terminals.unsqueeze(-1), real_obs[:, t + 1], next_obs)
+        obs = torch.where(terminals.unsqueeze(-1), draw_real_obs(), next_obs)
     return batch
-
-
-def out_of_range(real, imagined):
-    """1 where a number of `imagined` (seeds, rows, ...) is outside of the range of `real`. Only logged."""
-    too_low = imagined < real.amin(1, keepdim=True)
-    too_high = imagined > real.amax(1, keepdim=True)
-    return (too_low | too_high).float()
 
 
 # ---------------------------------------- SAC
@@ -548,16 +520,15 @@ class SAC(nn.Module):
         self.qf = mlp(dims, args.num_seeds, 2, activation=activation)  # two critics per seed
         self.qf_target = copy.deepcopy(self.qf).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.zeros(args.num_seeds, 1))
-        # Adam works number by number, so one optimizer over a stack is an independent one for each seed.
+        # Adam is element-wise, so one optimizer for a stack is an independent one for each of its networks.
         self.actor_optimizer = Adam(self.actor.parameters(), args.actor_lr)
         self.q_optimizer = Adam(self.qf.parameters(), args.critic_lr)
         self.a_optimizer = Adam([self.log_alpha], args.alpha_lr)
 
     def q_values(self, qf, obs, actions):
         """Q1 and Q2, (seeds, 2, batch), by the critics or the target critics."""
-        inputs = torch.cat([obs, actions], dim=-1).unsqueeze(
-            1
-        )  # (seeds, 1, batch, obs + act): for both alike
+        inputs = torch.cat([obs, actions], dim=-1)
+        inputs = inputs.unsqueeze(1)  # (seeds, 1, batch, obs + act): both critics get the same
         return qf(inputs).squeeze(-1)
 
     @torch.no_grad()
@@ -613,19 +584,20 @@ def main(args):
     device = choose_device(args)
     signals = catch_signals()
     set_up_torch(args, device)
-    torch.manual_seed(args.seed)  # one stream for all seeds: alone, a seed is another run than beside others
+    # All seeds share one stream of random numbers, so seed 1 alone is another run than seed 1 beside others.
+    torch.manual_seed(args.seed)
 
     envs = make_envs(args)
-    eval_envs = make_envs(args, args.eval_episodes, "NextStep")
+    eval_envs = make_envs(args, args.eval_episodes, autoreset_mode="NextStep")
     obs_dim = envs.single_observation_space.shape[0]
     act_dim = envs.single_action_space.shape[0]
     use_model = args.real_ratio < 1
     num_real = round(args.real_ratio * args.batch_size)
     num_synthetic = args.batch_size - num_real
-    with device:  # what is made in here lives there
+    with device:  # tensors that are created in here live on it
         agent = SAC(obs_dim, act_dim, args)
         buffer = ReplayBuffer(args.num_seeds, args.total_timesteps, obs_dim, act_dim)
-        parts = {"agent": agent, "buffer": buffer}  # of a checkpoint
+        parts = {"agent": agent, "buffer": buffer}  # what a checkpoint saves
         if use_model:
             model = Ensemble(obs_dim, act_dim, args)
             synthetic_buffer = ReplayBuffer(args.num_seeds, args.synthetic_buffer_size, obs_dim, act_dim)
@@ -651,7 +623,7 @@ def main(args):
     start_time = time.time()
     steps = range(start + 1, args.total_timesteps + 1)
     for step in tqdm(steps, f"{SCRIPT} {args.env_id}", args.total_timesteps, initial=start, unit="step"):
-        # Act: at random in the beginning, then with a sample of the policy
+        # Act: at random at first, then with a sample of the policy.
         if step <= args.learning_starts:
             actions = 2 * torch.rand(args.num_seeds, act_dim, device=device) - 1  # (seeds, act)
         else:
@@ -660,7 +632,7 @@ def main(args):
                 actions, _ = agent.actor.sample(to_tensor(obs).unsqueeze(1), noise)
                 actions = actions.squeeze(1)
 
-        # Step and store. Where an episode ends, next_obs is its true last observation.
+        # Step and store. Where an episode ends, next_obs is its true last observation, no reset one.
         next_obs, rewards, terminations, truncations, infos = envs.step(actions.cpu().numpy())
         check_finite({"an observation": next_obs, "a reward": rewards}, step)
         transition = (obs, actions, rewards, next_obs, terminations)
@@ -675,42 +647,35 @@ def main(args):
 
         if step >= args.learning_starts:
             if use_model:
-                # Train the model, and imagine
+                # Train the model, and imagine.
                 if (step - args.learning_starts) % args.model_train_interval == 0:
                     model_logs = train_model(model, buffer, args)
                     check_finite({"model/nll": model_logs["model/nll"]}, step)
                     log(writers, model_logs, step)
                 imagined = imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args)
 
-            # Update
+            # Update.
             for _ in range(args.utd_ratio):
                 rows = torch.randint(buffer.size, (args.num_seeds, num_real), device=device)
                 batch = buffer.take(rows)
                 if use_model:
-                    rows = torch.randint(
-                        synthetic_buffer.size, (args.num_seeds, num_synthetic), device=device
-                    )
+                    shape = (args.num_seeds, num_synthetic)
+                    rows = torch.randint(synthetic_buffer.size, shape, device=device)
                     synthetic_batch = synthetic_buffer.take(rows)
                     batch = Batch(*[torch.cat(pair, dim=1) for pair in zip(batch, synthetic_batch)])
-                # The noise is drawn out here, since compiled code would draw other numbers than this.
+                # Noise for the actions at next_obs and at obs.
                 next_noise = torch.randn(args.num_seeds, args.batch_size, act_dim, device=device)
                 noise = torch.randn(args.num_seeds, args.batch_size, act_dim, device=device)
                 losses = agent.update(batch, next_noise, noise)
 
-            # Log
+            # Log.
             check_finite(losses, step)
             if step % args.log_interval == 0:
                 log(writers, losses, step)
                 steps_per_second = args.num_seeds * (step - start) / (time.time() - start_time)
                 log(writers, {"charts/SPS": [steps_per_second] * args.num_seeds}, step)
                 if use_model:
-                    real_rewards = buffer.data.rewards[:, : buffer.size]
-                    real_next_obs = buffer.data.next_obs[:, : buffer.size]
-                    shares = {
-                        "rewards/out_of_range": out_of_range(real_rewards, imagined.rewards),
-                        "model/out_of_range": out_of_range(real_next_obs, imagined.next_obs),
-                    }
-                    log(writers, shares, step)
+                    log(writers, compare_ranges(buffer, imagined), step)
 
         is_last = step == args.total_timesteps
         if step % args.eval_interval == 0 or is_last:
@@ -808,7 +773,7 @@ def full_env_id(env_id):
 
 
 def choose_device(args):
-    """The torch.device of --device. Stops if this machine has none such."""
+    """The torch.device of --device. Stops if this machine does not have it."""
     names = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if len(names) > 1:
         names.append("cuda")
@@ -873,7 +838,7 @@ def make_env(env_id, full_observation):
         for part in left_out.get(env_id, []):
             kwargs[f"include_{part}_in_observation"] = False
     env = gym.make(env_id, disable_env_checker=True, **kwargs)
-    env.reset(seed=0)  # some find only now that there is no renderer
+    env.reset(seed=0)  # some environments find out only now that there is no renderer
     actions = env.action_space
     if not isinstance(actions, gym.spaces.Box) or np.abs([actions.low, actions.high]).max() > 1e6:
         raise ValueError(f"SAC needs continuous, bounded actions, not {actions}")
@@ -899,7 +864,8 @@ def make_envs(args, per_seed=1, autoreset_mode="Disabled"):
     makers = [lambda: make_env(args.env_id, args.full_observation)] * (args.num_seeds * per_seed)
     vector = gym.vector.AsyncVectorEnv if args.env_workers else gym.vector.SyncVectorEnv
     envs = vector(makers, autoreset_mode=autoreset_mode)
-    atexit.register(envs.close)  # Python ends workers by a SIGTERM, which these only note
+    # Without this Python would end workers with SIGTERM, which they ignore, as this process does.
+    atexit.register(envs.close)
     return envs
 
 
@@ -915,8 +881,8 @@ def reset_envs(envs, args, episode_starts, which):
 def fast_forward(envs, args, buffer, episode_starts, step):
     """Bring new environments to where those of a run were at `step`. Returns the observations.
 
-    An episode is its seed and its actions, so each is reset to its seed and plays its actions again. While
-    one waits for its episode to begin, it plays actions of earlier episodes, and may end by them.
+    An episode is determined by its seed and its actions, so each environment is reset to its seed and plays
+    its actions again. Before its episode begins, it plays actions of earlier ones, and may end by them.
     """
     due = np.ones(args.num_seeds, dtype=bool)  # to be reset
     for t in range(min(episode_starts), step + 1):
@@ -933,7 +899,7 @@ def fast_forward(envs, args, buffer, episode_starts, step):
 def evaluate(agent, envs, args, step):
     """One episode in every environment with the mean action. Returns what to log, (seeds, episodes) each.
 
-    The critics' bias is about eval/q_start - eval/discounted_return: q_start has entropy in it, too.
+    The critics' bias is about eval/q_start - eval/discounted_return; about, since Q counts entropy, too.
     """
     seeds = np.random.SeedSequence((args.seed, step, 1)).generate_state(envs.num_envs).tolist()
     obs, _ = envs.reset(seed=seeds)
@@ -962,6 +928,59 @@ def evaluate(agent, envs, args, step):
         "eval/episodic_length": lengths.reshape(shape),
         "eval/q_start": q_start.cpu().numpy(),
         "eval/discounted_return": discounted_returns.reshape(shape),
+    }
+
+
+@torch.no_grad()
+def evaluate_model(model, holdout):
+    """How well the elites predict a held-out Batch (seeds, 1, rows, ...). Returns what to log, (seeds, ...).
+
+    Everything is in the environment's units, so that models with other targets can be compared.
+    """
+    mean, logvar = model(holdout.obs, holdout.actions)
+    elites = model.elites[:, :, None, None]
+    mean = torch.take_along_dim(mean, elites, dim=1)  # (seeds, elites, rows, obs + 1)
+    std = torch.take_along_dim((0.5 * logvar).exp(), elites, dim=1)
+    next_obs, rewards = model.to_transition(holdout.obs, mean)
+    # to_transition is linear: the std in the environment's units is what one std more changes there.
+    next_obs_plus_std, rewards_plus_std = model.to_transition(holdout.obs, mean + std)
+    next_obs_std = next_obs_plus_std - next_obs
+    rewards_std = rewards_plus_std - rewards
+
+    # R2 compares with the variance of s' - s, not of s': to predict that nothing moves is worth about 0.
+    state_mse = (next_obs - holdout.next_obs).square().mean((1, 2))  # (seeds, obs)
+    state_r2 = r_squared(state_mse, (holdout.next_obs - holdout.obs).var((1, 2)))
+    reward_mse = (rewards - holdout.rewards).square().mean((1, 2))  # (seeds,)
+    return {
+        "model/predicted_std": torch.cat([next_obs_std, rewards_std.unsqueeze(-1)], dim=-1),
+        "model/reward_r2": r_squared(reward_mse, holdout.rewards.var((1, 2))),
+        "model/next_state_r2": state_r2.nanmedian(1).values,  # one bad dimension could ruin a mean
+        "rewards/real": holdout.rewards,
+        "rewards/synthetic": rewards,
+        "rewards/synthetic_std": rewards_std,
+    }
+
+
+def r_squared(mse, variance):
+    """1 for a perfect prediction, 0 for one as good as the mean; nan where there is nothing to explain."""
+    return torch.where(variance < STD_FLOOR**2, torch.nan, 1 - mse / variance)
+
+
+@torch.no_grad()
+def out_of_range(real, imagined):
+    """1 where a number of `imagined` (seeds, rows, ...) is outside of the range of `real`, else 0."""
+    too_low = imagined < real.amin(1, keepdim=True)
+    too_high = imagined > real.amax(1, keepdim=True)
+    return (too_low | too_high).float()
+
+
+def compare_ranges(buffer, imagined):
+    """The shares of imagined rewards and states that lie outside of the real ones' range, to log."""
+    rewards = buffer.data.rewards[:, : buffer.size]
+    next_obs = buffer.data.next_obs[:, : buffer.size]
+    return {
+        "rewards/out_of_range": out_of_range(rewards, imagined.rewards),
+        "model/out_of_range": out_of_range(next_obs, imagined.next_obs),
     }
 
 
@@ -1089,22 +1108,16 @@ def load_checkpoint(args, parts):
     return run_dirs, state["step"], state["episode_starts"]
 
 
-MAY_CHANGE = {"total_timesteps", "device", "num_threads", "env_workers", "tf32", "compile", "resume"}
-MAY_CHANGE |= {
-    "eval_interval",
-    "log_interval",
-    "checkpoint_interval",
-}  # the flags that a resumed run may change
-
-
 def parse_args(argv=None):
     """The flags of the command line. With --resume those of that run; only some may change."""
+    may_change = ["total_timesteps", "device", "num_threads", "env_workers", "tf32", "compile", "resume"]
+    may_change += ["eval_interval", "log_interval", "checkpoint_interval"]
     args = parse_flags(argv, Args())
     if args.resume:
         flags = read_checkpoint(args.resume)["flags"]
         args = parse_flags(argv, Args(**flags | {"resume": args.resume}))
         for name, value in flags.items():
-            if name not in MAY_CHANGE and getattr(args, name) != value:
+            if name not in may_change and getattr(args, name) != value:
                 fail(f"--{name.replace('_', '-')} of the run of --resume is {value} for good")
     return args
 
@@ -1134,7 +1147,8 @@ def explain(error):
 
 
 if __name__ == "__main__":
-    threading.excepthook = lambda _: None  # TensorBoard's: the next number raises its error again
+    # An error in TensorBoard's thread is raised again in this one, by the next number that is logged.
+    threading.excepthook = lambda _: None
     try:
         main(parse_args())
     except (OSError, MemoryError, RuntimeError) as error:

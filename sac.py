@@ -1,14 +1,15 @@
-"""Soft Actor-Critic (SAC, Haarnoja et al. 2018), whole in this file: learning from real transitions.
+"""SAC (Soft Actor-Critic, Haarnoja et al. 2018) in a single file: learning from real transitions alone.
 
 Two critics learn Q(s, a), the discounted sum of rewards and of the policy's entropy. The actor learns actions
-of large Q, and a temperature that is learned, too, weighs the entropy. mbpo.py adds a learned model.
+of large Q. A temperature, learned too, weighs the entropy. mbpo.py adds a model to this.
 
-The algorithm, and what does each step (`main` puts them together):
+The algorithm, and the function that does each step (`main` puts them together):
 
     for the first 10,000 steps act at random, then with the policy            Actor.sample
     after each step, store the transition in the buffer                       ReplayBuffer.add
-    from then on, each step, 20 times, draw a batch of transitions            main, ReplayBuffer.take
-        take a gradient step of critics, actor and temperature                SAC.update
+    from step 10,000 on, in each step
+        20 times: draw a batch of transitions                                 main, ReplayBuffer.take
+                  take a gradient step of critics, actor and temperature      SAC.update
 
 Shapes: arrays begin with `seeds`. --num-seeds 6 trains six seeds side by side: their networks lie in a stack,
 for one batched matmul. With one seed, `seeds` is 1: read (seeds, batch, obs) as (batch, obs).
@@ -49,16 +50,16 @@ class RunArgs:  # what is run, where, and what it leaves
     total_timesteps: int = 500_000  # environment steps per seed
     full_observation: bool = False  # keep the contact forces and inertias that Ant-v5 and Humanoid-v5 observe
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda or cuda:N
-    num_threads: int = 1  # CPU threads; two runs of one do more than one of two
-    env_workers: bool = False  # a process for each environment, for several seeds on a GPU; the same numbers
-    tf32: bool = False  # on a GPU: multiply with 10 bits instead of 23, faster
-    compile: bool = False  # a graph per update (on a GPU a CUDA graph): pays after some 20,000 updates
+    num_threads: int = 1  # CPU threads; two runs with one thread each do more than one run with two
+    env_workers: bool = False  # a process per environment: faster for many seeds on a GPU, same results
+    tf32: bool = False  # on a GPU: matrix products with 10-bit mantissas instead of 23, faster
+    compile: bool = False  # torch.compile the updates (on a GPU as CUDA graphs); pays after some minutes
     eval_interval: int = 5_000  # steps between evaluations
     eval_episodes: int = 10  # episodes per evaluation, played with the mean action
     log_interval: int = 100  # steps between logged losses
     run_dir: str = "runs"  # folder that gets one folder per seed: {env}__{script}__{seed}__{time}
     checkpoint_interval: int = 10_000  # steps between checkpoints; SIGTERM and SIGINT (Ctrl-C) leave one, too
-    resume: str = ""  # a run directory (its first seed's): go on from its checkpoint, with its flags
+    resume: str = ""  # directory of the run to continue (of its first seed), with the flags it had
 
 
 @dataclass
@@ -73,7 +74,7 @@ class AgentArgs:  # SAC: actor, critics and temperature
     alpha_lr: float = 3e-4  # Adam's learning rate for the temperature
     hidden_dim: int = 256  # width of the two hidden layers of actor and critics
     target_entropy_scale: float = 0.5  # target entropy: minus this times the number of action dimensions
-    critic_layer_norm: bool = False  # layer norm in the critics, to hold Q (REPRODUCTION.md)
+    critic_layer_norm: bool = False  # layer norm in the critics, so that Q does not diverge (REPRODUCTION.md)
 
 
 @dataclass
@@ -117,15 +118,16 @@ class Actor(nn.Module):
     def forward(self, obs):
         """obs (seeds, batch, obs) -> mean and log std before the tanh, (seeds, batch, act) each."""
         mean, log_std = self.net(obs).chunk(2, dim=-1)
-        # This maps all numbers to [-10, 2]. A new network says about 0, so the policy begins with a log std
-        # of -4, in the middle: it explores less than in code whose log std begins at 0.
+        # The log std lies in [-10, 2]. A new network's output is near 0, so the log std starts near -4: the
+        # policy starts almost deterministic, as in the earlier code of FTFL's authors.
         log_std = -4 + 6 * torch.tanh(log_std)
         return mean, log_std
 
     def sample(self, obs, noise):
-        """Actions in [-1, 1] for standard normal noise (seeds, batch, act), and log pi (seeds, batch).
+        """Actions in [-1, 1] and log pi(a|s) (seeds, batch), for standard normal noise (seeds, batch, act).
 
-        By the change of variables (Haarnoja et al. 2018, app. C), the log density of a = tanh(u) is
+        The noise is an argument, because compiled code would draw other numbers than plain PyTorch. By the
+        change of variables (Haarnoja et al. 2018, app. C), the log density of a = tanh(u) is
         log N(u) - log |da / du|, summed over the action's dimensions.
         """
         mean, log_std = self(obs)
@@ -148,8 +150,7 @@ Batch = namedtuple("Batch", ["obs", "actions", "rewards", "next_obs", "terminati
 class ReplayBuffer:
     """A ring of transitions per seed. All seeds store equally many rows, so they share one position.
 
-    The buffer of real transitions has room for all steps of a run, so it never begins anew: a row keeps its
-    number for the whole run.
+    The buffer of real transitions has room for all steps of a run, so it never wraps: a row keeps its number.
     """
 
     def __init__(self, num_seeds, capacity, obs_dim, act_dim):
@@ -176,7 +177,7 @@ class ReplayBuffer:
     def take(self, rows):
         """The Batch at row numbers (seeds, ...). Every seed's rows come from its own ring."""
         # With all rings laid end to end, index_select copies whole rows, faster than data[seeds, rows] does.
-        ring_starts = self.capacity * torch.arange(len(rows), device=rows.device)
+        ring_starts = self.capacity * torch.arange(len(rows), device=rows.device)  # (seeds,)
         flat_rows = (ring_starts.unsqueeze(1) + rows.flatten(1)).flatten()
         taken = []
         for stored in self.data:
@@ -203,16 +204,15 @@ class SAC(nn.Module):
         self.qf = mlp(dims, args.num_seeds, 2, activation=activation)  # two critics per seed
         self.qf_target = copy.deepcopy(self.qf).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.zeros(args.num_seeds, 1))
-        # Adam works number by number, so one optimizer over a stack is an independent one for each seed.
+        # Adam is element-wise, so one optimizer for a stack is an independent one for each of its networks.
         self.actor_optimizer = Adam(self.actor.parameters(), args.actor_lr)
         self.q_optimizer = Adam(self.qf.parameters(), args.critic_lr)
         self.a_optimizer = Adam([self.log_alpha], args.alpha_lr)
 
     def q_values(self, qf, obs, actions):
         """Q1 and Q2, (seeds, 2, batch), by the critics or the target critics."""
-        inputs = torch.cat([obs, actions], dim=-1).unsqueeze(
-            1
-        )  # (seeds, 1, batch, obs + act): for both alike
+        inputs = torch.cat([obs, actions], dim=-1)
+        inputs = inputs.unsqueeze(1)  # (seeds, 1, batch, obs + act): both critics get the same
         return qf(inputs).squeeze(-1)
 
     @torch.no_grad()
@@ -268,16 +268,17 @@ def main(args):
     device = choose_device(args)
     signals = catch_signals()
     set_up_torch(args, device)
-    torch.manual_seed(args.seed)  # one stream for all seeds: alone, a seed is another run than beside others
+    # All seeds share one stream of random numbers, so seed 1 alone is another run than seed 1 beside others.
+    torch.manual_seed(args.seed)
 
     envs = make_envs(args)
-    eval_envs = make_envs(args, args.eval_episodes, "NextStep")
+    eval_envs = make_envs(args, args.eval_episodes, autoreset_mode="NextStep")
     obs_dim = envs.single_observation_space.shape[0]
     act_dim = envs.single_action_space.shape[0]
-    with device:  # what is made in here lives there
+    with device:  # tensors that are created in here live on it
         agent = SAC(obs_dim, act_dim, args)
         buffer = ReplayBuffer(args.num_seeds, args.total_timesteps, obs_dim, act_dim)
-        parts = {"agent": agent, "buffer": buffer}  # of a checkpoint
+        parts = {"agent": agent, "buffer": buffer}  # what a checkpoint saves
     if args.compile:
         compile_updates(parts, device)
 
@@ -297,7 +298,7 @@ def main(args):
     start_time = time.time()
     steps = range(start + 1, args.total_timesteps + 1)
     for step in tqdm(steps, f"{SCRIPT} {args.env_id}", args.total_timesteps, initial=start, unit="step"):
-        # Act: at random in the beginning, then with a sample of the policy
+        # Act: at random at first, then with a sample of the policy.
         if step <= args.learning_starts:
             actions = 2 * torch.rand(args.num_seeds, act_dim, device=device) - 1  # (seeds, act)
         else:
@@ -306,7 +307,7 @@ def main(args):
                 actions, _ = agent.actor.sample(to_tensor(obs).unsqueeze(1), noise)
                 actions = actions.squeeze(1)
 
-        # Step and store. Where an episode ends, next_obs is its true last observation.
+        # Step and store. Where an episode ends, next_obs is its true last observation, no reset one.
         next_obs, rewards, terminations, truncations, infos = envs.step(actions.cpu().numpy())
         check_finite({"an observation": next_obs, "a reward": rewards}, step)
         transition = (obs, actions, rewards, next_obs, terminations)
@@ -320,16 +321,16 @@ def main(args):
             obs = reset_envs(envs, args, episode_starts, ended)
 
         if step >= args.learning_starts:
-            # Update
+            # Update.
             for _ in range(args.utd_ratio):
                 rows = torch.randint(buffer.size, (args.num_seeds, args.batch_size), device=device)
                 batch = buffer.take(rows)
-                # The noise is drawn out here, since compiled code would draw other numbers than this.
+                # Noise for the actions at next_obs and at obs.
                 next_noise = torch.randn(args.num_seeds, args.batch_size, act_dim, device=device)
                 noise = torch.randn(args.num_seeds, args.batch_size, act_dim, device=device)
                 losses = agent.update(batch, next_noise, noise)
 
-            # Log
+            # Log.
             check_finite(losses, step)
             if step % args.log_interval == 0:
                 log(writers, losses, step)
@@ -420,7 +421,7 @@ def full_env_id(env_id):
 
 
 def choose_device(args):
-    """The torch.device of --device. Stops if this machine has none such."""
+    """The torch.device of --device. Stops if this machine does not have it."""
     names = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if len(names) > 1:
         names.append("cuda")
@@ -485,7 +486,7 @@ def make_env(env_id, full_observation):
         for part in left_out.get(env_id, []):
             kwargs[f"include_{part}_in_observation"] = False
     env = gym.make(env_id, disable_env_checker=True, **kwargs)
-    env.reset(seed=0)  # some find only now that there is no renderer
+    env.reset(seed=0)  # some environments find out only now that there is no renderer
     actions = env.action_space
     if not isinstance(actions, gym.spaces.Box) or np.abs([actions.low, actions.high]).max() > 1e6:
         raise ValueError(f"SAC needs continuous, bounded actions, not {actions}")
@@ -511,7 +512,8 @@ def make_envs(args, per_seed=1, autoreset_mode="Disabled"):
     makers = [lambda: make_env(args.env_id, args.full_observation)] * (args.num_seeds * per_seed)
     vector = gym.vector.AsyncVectorEnv if args.env_workers else gym.vector.SyncVectorEnv
     envs = vector(makers, autoreset_mode=autoreset_mode)
-    atexit.register(envs.close)  # Python ends workers by a SIGTERM, which these only note
+    # Without this Python would end workers with SIGTERM, which they ignore, as this process does.
+    atexit.register(envs.close)
     return envs
 
 
@@ -527,8 +529,8 @@ def reset_envs(envs, args, episode_starts, which):
 def fast_forward(envs, args, buffer, episode_starts, step):
     """Bring new environments to where those of a run were at `step`. Returns the observations.
 
-    An episode is its seed and its actions, so each is reset to its seed and plays its actions again. While
-    one waits for its episode to begin, it plays actions of earlier episodes, and may end by them.
+    An episode is determined by its seed and its actions, so each environment is reset to its seed and plays
+    its actions again. Before its episode begins, it plays actions of earlier ones, and may end by them.
     """
     due = np.ones(args.num_seeds, dtype=bool)  # to be reset
     for t in range(min(episode_starts), step + 1):
@@ -545,7 +547,7 @@ def fast_forward(envs, args, buffer, episode_starts, step):
 def evaluate(agent, envs, args, step):
     """One episode in every environment with the mean action. Returns what to log, (seeds, episodes) each.
 
-    The critics' bias is about eval/q_start - eval/discounted_return: q_start has entropy in it, too.
+    The critics' bias is about eval/q_start - eval/discounted_return; about, since Q counts entropy, too.
     """
     seeds = np.random.SeedSequence((args.seed, step, 1)).generate_state(envs.num_envs).tolist()
     obs, _ = envs.reset(seed=seeds)
@@ -701,22 +703,16 @@ def load_checkpoint(args, parts):
     return run_dirs, state["step"], state["episode_starts"]
 
 
-MAY_CHANGE = {"total_timesteps", "device", "num_threads", "env_workers", "tf32", "compile", "resume"}
-MAY_CHANGE |= {
-    "eval_interval",
-    "log_interval",
-    "checkpoint_interval",
-}  # the flags that a resumed run may change
-
-
 def parse_args(argv=None):
     """The flags of the command line. With --resume those of that run; only some may change."""
+    may_change = ["total_timesteps", "device", "num_threads", "env_workers", "tf32", "compile", "resume"]
+    may_change += ["eval_interval", "log_interval", "checkpoint_interval"]
     args = parse_flags(argv, Args())
     if args.resume:
         flags = read_checkpoint(args.resume)["flags"]
         args = parse_flags(argv, Args(**flags | {"resume": args.resume}))
         for name, value in flags.items():
-            if name not in MAY_CHANGE and getattr(args, name) != value:
+            if name not in may_change and getattr(args, name) != value:
                 fail(f"--{name.replace('_', '-')} of the run of --resume is {value} for good")
     return args
 
@@ -746,7 +742,8 @@ def explain(error):
 
 
 if __name__ == "__main__":
-    threading.excepthook = lambda _: None  # TensorBoard's: the next number raises its error again
+    # An error in TensorBoard's thread is raised again in this one, by the next number that is logged.
+    threading.excepthook = lambda _: None
     try:
         main(parse_args())
     except (OSError, MemoryError, RuntimeError) as error:

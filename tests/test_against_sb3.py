@@ -47,7 +47,8 @@ def test_ten_updates_are_those_of_stable_baselines3(script, agent):
     updates = len(data["rewards"])
     for u in range(updates):
         batch = script.Batch(*(torch.as_tensor(data[name][u])[None] for name in script.Batch._fields))
-        agent.update(batch, torch.as_tensor(data["noise"][u])[None])
+        next_noise, noise = torch.as_tensor(data["noise"][u])
+        agent.update(batch, next_noise[None], noise[None])
     assert updates == 10 and agent.log_alpha.item() == alpha
     ours, before, after = weights(agent), part("before"), part("after")
     assert ours.keys() == after.keys() and len(ours) == 30

@@ -319,7 +319,7 @@ def test_wrong_raw_targets_get_a_hint(words, exercise, models):
 
 def test_predictions_come_first(folder, exercise):
     args = ftfl.Args(seed=1, env_id="HalfCheetah-v5", run_dir="runs/as_named")
-    (named,), *_ = ftfl.make_run_dirs(args)
+    (named,) = ftfl.make_run_dirs(args)
     assert abs(int(named.name.rsplit("__", 1)[-1]) / 1e9 - time.time()) < 60, "in nanoseconds"
     checks = exercise(6)
     assert "there is no predictions.json" in hint_of(checks.predicted_first)
@@ -579,7 +579,7 @@ def test_hidden_checks_catch_mistakes(exercise, monkeypatch, tmp_path):
         patch.setattr(ftfl.Ensemble, "to_transition", reward_left)
         assert "rewards do not come back" in hint_of(exercise(5, hidden=True).hidden_round_trip)
 
-    start_anew = "obs = torch.where(terminals.unsqueeze(-1), real_obs[:, t + 1], next_obs)"
+    start_anew = "obs = torch.where(terminals.unsqueeze(-1), draw_real_obs(), next_obs)"
     text = bugs.SCRIPT.read_text()
     assert start_anew in text
     (tmp_path / "past_the_end.py").write_text(text.replace(start_anew, "obs = next_obs"))
@@ -588,8 +588,9 @@ def test_hidden_checks_catch_mistakes(exercise, monkeypatch, tmp_path):
         patch.setitem(sys.modules, "ftfl", importlib.import_module("past_the_end"))
         assert "goes on from an imagined terminal" in hint_of(exercise(4, hidden=True).hidden_rollouts)
     sys.modules.pop("past_the_end")
-    for k, wrong in enumerate(("0 * real_obs[:, t + 1]", "real_obs[:, t + 1].flip(0)")):
-        (tmp_path / f"restart_{k}.py").write_text(text.replace("real_obs[:, t + 1]", wrong))
+    for k, wrong in enumerate(("0 * draw_real_obs()", "draw_real_obs().flip(0)")):
+        start_wrong = start_anew.replace("draw_real_obs()", wrong)
+        (tmp_path / f"restart_{k}.py").write_text(text.replace(start_anew, start_wrong))
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, "ftfl", importlib.import_module(f"restart_{k}"))
             assert "the first is real" in hint_of(exercise(4, hidden=True).hidden_rollouts)

@@ -37,8 +37,8 @@ def test_the_loop_stays_on_its_device_and_never_waits_for_it(script, monkeypatch
     with OneDevice() as mode:
         for _ in range(20):
             buffer.add(script.Batch(*(torch.zeros(2, 5, *x.shape[2:], device=META) for x in buffer.data)))
-        batch = buffer.sample(torch.randint(100, (2, 20, 16), device=META))
-        logs = agent.update(script.Batch(*(x[:, 0] for x in batch)), torch.randn(2, 2, 16, 3, device=META))
+        batch = buffer.take(torch.randint(100, (2, 20, 16), device=META))
+        logs = agent.update(script.Batch(*(x[:, 0] for x in batch)), *torch.randn(2, 2, 16, 3, device=META))
         if hasattr(script, "Ensemble"):
             with pytest.raises(AssertionError, match="on {"):  # the mode itself
                 agent.actor.sample(torch.zeros(2, 5, 4), torch.zeros(2, 5, 3))
@@ -101,7 +101,7 @@ def test_a_run_sets_the_precision_of_products(script, tf32, precisions, monkeypa
     monkeypatch.setattr(
         script, "make_env", lambda *_: script.gym.wrappers.RecordEpisodeStatistics(Scripted())
     )
-    monkeypatch.setattr(script, "check_args", lambda _: torch.device("cpu"))
+    monkeypatch.setattr(script, "full_env_id", lambda env_id: env_id)
     flags = {} if script.__name__ == "sac" else {"real_ratio": 1.0}
     precisions[1].fp32_precision = "none"
     args = make_args(script, total_timesteps=12, learning_starts=11, utd_ratio=1, tf32=tf32, **flags)

@@ -110,7 +110,7 @@ def test_compiled_updates_can_be_cuda_graphs():
     # By torch's own patch: a monkeypatch of its settings hides them from later tests, instead of putting them
     # back.
     with torch._functorch.config.patch(enable_autograd_cache=False):
-        agent.update(batch, torch.randn(2, 2, 32, 3))
+        agent.update(batch, *torch.randn(2, 2, 32, 3))
         addresses = {name: x.data_ptr() for name, x in model.named_buffers()}
         model.fit_normalizers(ftfl.Batch(*(x.unsqueeze(1) for x in batch)))
         assert addresses == {name: x.data_ptr() for name, x in model.named_buffers()}
@@ -125,5 +125,5 @@ def test_compiled_updates_can_be_cuda_graphs():
     )
     assert len(model_written) == 4 * len(model.optimizer.params)
     assert sac_written <= sac_fixed and model_written <= model_fixed
-    assert sorted(sac_moving) == sorted([*(tuple(x.shape) for x in batch), (2, 2, 32, 3)])
+    assert sorted(sac_moving) == sorted([*(tuple(x.shape) for x in batch), (2, 32, 3), (2, 32, 3)])
     assert len(model_moving) == 4, "terminations are not used"

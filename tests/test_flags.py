@@ -82,6 +82,7 @@ MODEL_VALUES = {
         *("1:1:-1:1", "1:9:0:1e3"),
     ],
     "learned_logvar_bounds": [True, False],
+    "nll_beta": [*FRACTION, -1.0],
     "target_normalization": [True, False],
     "next_state_prediction": ["direct", "residual"],
 }

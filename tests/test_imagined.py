@@ -50,7 +50,7 @@ def test_one_imagined_batch_is_the_one_computed_by_hand(module, switches):
         module.imagine(agent, model, buffer, synthetic, lambda s: s[..., 0] > middle, 0, args)
         middle = synthetic.data.next_obs[..., 0].median().item() + 1e-3
     torch.manual_seed(2)
-    starts = torch.randint(buffer.size, (SEEDS, 2, ROWS))[:, 0]
+    starts = torch.randint(buffer.size, (SEEDS, ROWS))
     action_noise = torch.randn(SEEDS, ROWS, ACT).double().numpy()
     picks = torch.randint(args.num_elites, (SEEDS, ROWS))
     model_noise = torch.randn(SEEDS, 1, ROWS, OBS + 1)[:, 0].double().numpy()
@@ -122,15 +122,15 @@ def test_the_parts_of_each_trained_row_belong_to_each_other(model_script, tmp_pa
         next_obs, rewards = dynamics(obs, actions, seeds)
         return torch.stack(next_obs, -1), rewards
 
-    def spy(agent, batch, noise):
+    def spy(agent, batch, *noise):
         seen.append(batch)
-        return update(agent, batch, noise)
+        return update(agent, batch, *noise)
 
     monkeypatch.setattr(module.Ensemble, "sample", sample)
     monkeypatch.setattr(module.SAC, "update", spy)
     monkeypatch.setattr(module, "termination_rule", lambda env_id: lambda s: s[..., 0] > 0.4)
     monkeypatch.setattr(module, "make_env", lambda *_: gym.wrappers.RecordEpisodeStatistics(Known()))
-    monkeypatch.setattr(module, "check_args", lambda args: torch.device("cpu"))
+    monkeypatch.setattr(module, "full_env_id", lambda env_id: env_id)
     flags = {"total_timesteps": 80, "learning_starts": 40, "num_seeds": 3, "utd_ratio": 2, "real_ratio": 0.5}
     flags |= {"rollout_schedule": "3:3:0:1", "synthetic_buffer_size": 70, "run_dir": str(tmp_path)}
     module.main(make_args(module, **flags))

@@ -27,10 +27,10 @@ def seen(request, tmp_path_factory):
     module, patch = request.param, pytest.MonkeyPatch()
     found = SimpleNamespace(module=module, batches=[], noise=[], played=[], imagined=[])
 
-    def update(agent, batch, noise, real=module.SAC.update):
+    def update(agent, batch, next_noise, noise, real=module.SAC.update):
         found.batches.append(module.Batch(*(x.clone() for x in batch)))
-        found.noise.append(noise.clone())
-        return real(agent, batch, noise)
+        found.noise.append(torch.stack([next_noise, noise], 1))
+        return real(agent, batch, next_noise, noise)
 
     def sample(actor, obs, noise, real=module.Actor.sample):
         actions, log_probs = real(actor, obs, noise)

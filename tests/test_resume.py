@@ -295,14 +295,14 @@ def test_the_capacity_of_a_buffer_may_grow(script):
     buffer, other = (script.ReplayBuffer(1, 10, 3, 1) for _ in range(2))
     for seed in range(2):
         buffer.add(random_batch(1, 7, 3, 1, seed=seed, module=script))
-    other.load_state_dict(buffer.state_dict())
+    script.load_buffer(other, script.buffer_state(buffer))
     for one in (buffer, other):  # a full one goes on overwriting its oldest rows
         one.add(random_batch(1, 4, 3, 1, seed=2, module=script))
     assert (other.pos, other.size) == (buffer.pos, buffer.size) == (8, 10)
     assert all(torch.equal(a, b) for a, b in zip(buffer.data, other.data))
     half, larger = script.ReplayBuffer(1, 10, 3, 1), script.ReplayBuffer(1, 20, 3, 1)  # a run made longer
     half.add(random_batch(1, 10, 3, 1, module=script))
-    larger.load_state_dict(half.state_dict())
+    script.load_buffer(larger, script.buffer_state(half))
     assert (larger.pos, larger.size) == (10, 10)
 
 

@@ -82,11 +82,12 @@ def test_target_bootstraps_through_time_limits_and_stops_at_terminal_states(scri
 def test_update_moves_critics_actor_and_temperature_the_right_way(script, log_alpha):
     agent, args = make_agent(script, actor_lr=1e-3, critic_lr=1e-3, alpha_lr=1e-3)
     agent.log_alpha.data.fill_(log_alpha)
-    batch, noise = random_batch(1, 200, OBS, ACT, module=script), torch.randn(1, 2, 200, ACT)
+    batch = random_batch(1, 200, OBS, ACT, module=script)
+    next_noise, noise = torch.randn(2, 1, 200, ACT)
 
     def actor_objective():
         with torch.no_grad():
-            actions, log_probs = agent.actor.sample(batch.obs, noise[:, 1])
+            actions, log_probs = agent.actor.sample(batch.obs, noise)
             return (
                 (
                     agent.q_values(agent.qf, batch.obs, actions).min(1).values
@@ -99,11 +100,11 @@ def test_update_moves_critics_actor_and_temperature_the_right_way(script, log_al
     with torch.no_grad():  # with the critics fixed, so that only the actor moves the objective
         critics, frozen = agent.qf.state_dict(), {k: v.clone() for k, v in agent.qf.state_dict().items()}
     before, log_alpha = actor_objective(), agent.log_alpha.item()
-    first = agent.update(batch, noise)
+    first = agent.update(batch, next_noise, noise)
     with torch.no_grad():
         for name in critics:
             critics[name].copy_(frozen[name])
-    log_probs = agent.actor.sample(batch.obs, noise[:, 1])[1]
+    log_probs = agent.actor.sample(batch.obs, noise)[1]
     assert actor_objective() > before
     # The entropy is -mean(log_probs): above the target, the temperature falls; below, it rises
     above_target = -log_probs.mean().item() > agent.target_entropy
@@ -112,11 +113,11 @@ def test_update_moves_critics_actor_and_temperature_the_right_way(script, log_al
     agent.target_entropy = 1e3  # out of reach
     log_alpha = agent.log_alpha.item()
     agent.a_optimizer = script.Adam([agent.log_alpha], 1e-3)
-    agent.update(batch, noise)
+    agent.update(batch, next_noise, noise)
     assert agent.log_alpha.item() > log_alpha
     agent.log_alpha.data.fill_(0)
     for _ in range(100):
-        last = agent.update(batch._replace(terminations=torch.ones(1, 200)), noise)
+        last = agent.update(batch._replace(terminations=torch.ones(1, 200)), next_noise, noise)
     assert last["losses/qf_loss"].mean() < min(first["losses/qf_loss"].mean(), 0.05)
 
 
@@ -124,19 +125,20 @@ def test_critics_and_actor_are_trained_by_their_own_loss_alone(script):
     """One update moves the critics as torch's optimizer does on the critic loss alone, then the actor on its
     loss alone."""
     agent, args = make_agent(script, critic_lr=1e-3)
-    batch, noise = random_batch(1, 20, OBS, ACT, module=script), torch.randn(1, 2, 20, ACT)
+    batch = random_batch(1, 20, OBS, ACT, module=script)
+    next_noise, noise = torch.randn(2, 1, 20, ACT)
     again, _ = make_agent(script, critic_lr=1e-3)
-    agent.update(batch, noise)
+    agent.update(batch, next_noise, noise)
     critics, actor = (
         torch.optim.Adam(again.qf.parameters(), 1e-3),
         torch.optim.Adam(again.actor.parameters(), args.actor_lr),
     )
     q_loss = (
-        again.q_values(again.qf, batch.obs, batch.actions) - again.q_target(batch, noise[:, 0]).unsqueeze(1)
+        again.q_values(again.qf, batch.obs, batch.actions) - again.q_target(batch, next_noise).unsqueeze(1)
     ).square()
     q_loss.mean(-1).sum().backward()
     critics.step()
-    actions, log_probs = again.actor.sample(batch.obs, noise[:, 1])
+    actions, log_probs = again.actor.sample(batch.obs, noise)
     (
         log_probs - torch.minimum(*again.q_values(again.qf, batch.obs, actions).unbind(1))
     ).mean().backward()  # alpha starts at 1
@@ -161,7 +163,7 @@ def test_adam_is_that_of_torch(script, compile):
     )
     for p in ours + torchs:
         p.requires_grad_()
-    optimizer = script.Adam(ours, 1e-2, [0.1, 0.3])
+    optimizer = script.Adam(ours, 1e-2, {ours[0]: 0.1, ours[1]: 0.3})
     groups = [{"params": p, "weight_decay": d} for p, d in zip(torchs, [0.1, 0.3, 0.0])]
     reference = torch.optim.Adam(groups, 1e-2)
     minimize = lambda: optimizer.minimize(loss(ours))  # noqa: E731
@@ -171,7 +173,7 @@ def test_adam_is_that_of_torch(script, compile):
         if step == 15 and not compile:
             saved = {name: value.clone() for name, value in optimizer.state_dict().items()}
             assert len(saved) == 9
-            optimizer = script.Adam(ours, 1e-2, [0.1, 0.3])
+            optimizer = script.Adam(ours, 1e-2, {ours[0]: 0.1, ours[1]: 0.3})
             optimizer.load_state_dict(saved)
         minimize()
         reference.zero_grad()
@@ -187,16 +189,17 @@ def test_an_update_logs_what_the_readme_says(script):
     """Each number recomputed: the critics' of before, the actor's with critics that have made their step."""
     agent, args = make_agent(script, num_seeds=2)
     agent.log_alpha.data[:] = torch.tensor([[-1.0], [0.5]])
-    batch, noise = random_batch(2, 20, OBS, ACT, module=script), torch.randn(2, 2, 20, ACT)
+    batch = random_batch(2, 20, OBS, ACT, module=script)
+    next_noise, noise = torch.randn(2, 2, 20, ACT)
     before = copy.deepcopy(agent)
     with torch.enable_grad():
-        logs = agent.update(batch, noise)
+        logs = agent.update(batch, next_noise, noise)
     q = before.q_values(before.qf, batch.obs, batch.actions)
-    actions, log_probs = before.actor.sample(batch.obs, noise[:, 1])
+    actions, log_probs = before.actor.sample(batch.obs, noise)
     alpha = before.log_alpha.exp()
     min_q = agent.q_values(agent.qf, batch.obs, actions).min(1).values
     expected = {"qf1_values": q[:, 0], "qf2_values": q[:, 1], "alpha": alpha, "entropy": -log_probs}
-    expected["qf_loss"] = (q - before.q_target(batch, noise[:, 0]).unsqueeze(1)).square()
+    expected["qf_loss"] = (q - before.q_target(batch, next_noise).unsqueeze(1)).square()
     expected["actor_loss"] = alpha * log_probs - min_q
     expected["alpha_loss"] = -alpha * (log_probs - ACT / 2)
     expected["action_size"] = actions.abs()
@@ -216,7 +219,7 @@ def test_target_critics_begin_as_the_critics(script):
 def test_target_critics_follow_by_tau_and_are_never_trained(script):
     agent, args = make_agent(script, tau=0.1)
     old = [p.clone() for p in agent.qf_target.parameters()]
-    agent.update(random_batch(1, 20, OBS, ACT, module=script), torch.randn(1, 2, 20, ACT))
+    agent.update(random_batch(1, 20, OBS, ACT, module=script), *torch.randn(2, 1, 20, ACT))
     for before, after, critic in zip(old, agent.qf_target.parameters(), agent.qf.parameters()):
         assert torch.allclose(after, 0.9 * before + 0.1 * critic, atol=1e-7)
         assert not torch.equal(after, before)
@@ -274,7 +277,7 @@ def test_buffer_overwrites_the_oldest_and_keeps_seeds_apart(script):
         buffer.add(script.Batch(rewards[..., None], rewards[..., None], rewards, rewards[..., None], rewards))
     assert buffer.size == 5
     assert sorted(buffer.data.rewards[0].tolist()) == [4, 5, 6, 7, 8]
-    batch = buffer.sample(torch.tensor([[[0, 1], [2, 3]], [[4, 4], [0, 0]]]))
+    batch = buffer.take(torch.tensor([[[0, 1], [2, 3]], [[4, 4], [0, 0]]]))
     assert batch.rewards.shape == (2, 2, 2) and batch.obs.shape == (2, 2, 2, 1)
     assert torch.equal(batch.rewards[0].flatten(), buffer.data.rewards[0, :4])
     assert (batch.rewards[1] >= 100).all()

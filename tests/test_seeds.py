@@ -23,7 +23,7 @@ def test_updates_of_a_seed_do_not_depend_on_another_seeds_data(script, layer_nor
             batch = random_batch(2, 20, OBS, ACT, seed=step, module=script)
             for x in batch:
                 x[0] *= scale
-            agent.update(batch, torch.randn(2, 2, 20, ACT))
+            agent.update(batch, *torch.randn(2, 2, 20, ACT))
         results.append((parameters_of(agent, 0), parameters_of(agent, 1)))
     assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1]))
     assert not any(torch.equal(a, b) for a, b in zip(results[0][0][:4], results[1][0][:4]))

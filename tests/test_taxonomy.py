@@ -151,7 +151,7 @@ def test_the_default_tasks_are_the_papers_and_the_suites():
     assert len(taxonomy.PAPER) == 13 and {t for t in taxonomy.PAPER if "dm_control" in t} <= set(tasks)
     assert len(tasks) == len(set(tasks)) > 40 and not any("lqr" in task for task in tasks)
     for task in {*taxonomy.PAPER, *tasks}:  # as main does, which refuses all for one that can't be made
-        ftfl.check_args(ftfl.Args(env_id=task, device="cpu"))
+        ftfl.full_env_id(task)
 
 
 def made_up_table(path):

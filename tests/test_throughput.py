@@ -68,7 +68,7 @@ def test_the_processor_and_its_vector_width_are_named():
 
 def test_whole_steps_are_timed_by_the_clock(monkeypatch, tmp_path):
     """A copy of sac.py whose update sleeps for 20 ms: fewer than 50 steps a second, nearly all in updates."""
-    slow = "def sleep_instead(self, batch, noise):\n    time.sleep(0.02)\n"
+    slow = "def sleep_instead(self, batch, next_noise, noise):\n    time.sleep(0.02)\n"
     slow += "    return {'nothing': torch.zeros(1, 1)}\n\n\nSAC.update = sleep_instead\n\n\n"
     (tmp_path / "sac.py").write_text(
         (ROOT / "sac.py").read_text().replace("if __name__", slow + "if __name__")
@@ -81,7 +81,7 @@ def test_whole_steps_are_timed_by_the_clock(monkeypatch, tmp_path):
 
 def test_a_short_measurement_has_no_evaluation_in_it(monkeypatch, tmp_path):
     """At 20 updates of 2 ms a step takes some 45 ms; the evaluation after the last one here takes 4 s."""
-    slow = "def sleep_instead(self, batch, noise):\n    time.sleep(0.002)\n"
+    slow = "def sleep_instead(self, batch, next_noise, noise):\n    time.sleep(0.002)\n"
     slow += "    return {'nothing': torch.zeros(1, 1)}\n\n\nSAC.update = sleep_instead\n"
     slow += "def evaluate(agent, envs, args, step):\n    time.sleep(4)\n"
     slow += "    return {'eval/episodic_return': np.zeros((1, 1))}\n\n\n"
