@@ -129,9 +129,9 @@ def soft():
         )
 
 
-def update_with(offset, logvar, **flags):
-    """What the student's update logs and minimizes if network i is off by offset[i], with this logvar."""
-    import torch
+def update_with(error, logvar, **flags):
+    """What the student's update logs and minimizes if the means are off by `error`, with this logvar. Both
+    are tensors, of the shape (2, 7, 16, obs + 1) or one that can be expanded to it."""
     import torch.nn as nn
 
     model = make_model(**flags)
@@ -139,8 +139,8 @@ def update_with(offset, logvar, **flags):
     batch = random_batch(2, 7, 16)
 
     def predict(obs, actions):
-        mean = model.targets(batch) + torch.tensor(offset).view(-1, 1, 1)
-        return mean, torch.full_like(mean, logvar)
+        mean = model.targets(batch) + error
+        return mean, logvar.expand_as(mean)
 
     class Notes(nn.Module):
         def minimize(self, loss):
@@ -166,7 +166,7 @@ def known_likelihoods():
 
     offset = torch.linspace(0.2, 1.4, 7)
     for logvar in (0.0, -2.0, 0.4):
-        model, logs, loss = update_with(offset.tolist(), logvar)
+        model, logs, loss = update_with(offset.view(-1, 1, 1), torch.tensor(logvar))
         squared = offset.square().expand(2, 7)
         mse, variance, nll = (logs[f"model/{name}"] for name in ("mse_loss", "variance_loss", "nll"))
         right = squared * math.exp(-logvar)
@@ -208,13 +208,48 @@ def known_likelihoods():
 def bounds_loss():
     import torch
 
-    model, _, loss = update_with([0.1] * 7, 0.0, learned_logvar_bounds=True)
+    model, _, loss = update_with(torch.tensor(0.1), torch.tensor(0.0), learned_logvar_bounds=True)
     if not loss.requires_grad:
         hint("the bounds' loss is missing: 0.01 times the sum of (max_logvar - min_logvar)")
     bounds = (model.max_logvar, model.min_logvar)
     high, low = torch.autograd.grad(loss, bounds, allow_unused=True)
     if high is None or low is None or not (close(high, torch.full_like(high, 0.01)) and close(low, -high)):
         hint("the bounds' loss is not 0.01 times the sum of (max_logvar - min_logvar)")
+
+
+@check("1b", "--nll-beta multiplies the likelihood of each number in the loss by variance^beta")
+def weighted():
+    import torch
+
+    error = torch.randn(2, 7, 16, OBS + 1)
+    logvar = (2 * torch.rand(2, 7, 16, OBS + 1) - 1.5).requires_grad_()
+    model, logs, loss = update_with(error, logvar, nll_beta=0.5)
+    squared, v = error.square(), logvar.detach()
+    nll, weight = squared * (-v).exp() + v, (0.5 * v).exp()
+    if not close(logs["model/nll"], nll.mean((2, 3))):
+        hint("what is logged must not depend on self.nll_beta: only the loss does")
+    bounds = 0.01 * (model.max_logvar - model.min_logvar).sum()
+
+    def is_loss(terms):
+        total = terms.mean((2, 3)).sum()
+        return close(loss, total) or close(loss, total + bounds)
+
+    if is_loss(nll):
+        hint("self.nll_beta has no effect: multiply each number's nll by exp(self.nll_beta * logvar)")
+    if is_loss(nll / weight):
+        hint("the factor is 1 / variance^beta; it must be variance^beta, exp(self.nll_beta * logvar)")
+    if is_loss(weight * (nll - v) + v) or is_loss(nll - v + weight * v):
+        hint("the factor of --nll-beta belongs to both terms, the squared error's and the log-variance")
+    if not is_loss(weight * nll):
+        hint(
+            "with --nll-beta, each number's nll must be multiplied by exp(self.nll_beta * logvar) of its own"
+        )
+    (gradient,) = torch.autograd.grad(loss, logvar)
+    per_number = 16 * (OBS + 1) * gradient  # the loss is a mean over these
+    if close(per_number, weight * (1 - squared * (-v).exp() + 0.5 * nll)):
+        hint("a gradient flows through the factor of --nll-beta: take the log-variance detached there")
+    if not close(per_number, weight * (1 - squared * (-v).exp())):
+        hint("the gradient in the log-variances is not that of nll, times exp(self.nll_beta * logvar)")
 
 
 @check("1b", "after some hundred steps the predicted std is the noise's", seconds=60)

@@ -16,20 +16,22 @@ from checks.common import (
     variant,
 )
 
-MEAN, SPREAD = (
-    [1.0, -2.0, 30.0, 7.0, 0.05],
-    [0.5, 2.0, 100.0, 0.0, 0.01],
-)  # the reward last; 0: constant so far
+# Of four numbers of a state and the reward. The fourth was constant so far, so it is divided by 1.
+MEAN = [1.0, -2.0, 30.0, 7.0, 0.05]
+SPREAD = [0.5, 2.0, 100.0, 1.0, 0.01]
+CONSTANT = [False, False, False, True, False]
 BOTH = ("direct", "residual")
 
 
 def known_model(state="direct", normalize=True):
-    """A model with the statistics MEAN and SPREAD."""
+    """A model with the statistics MEAN, SPREAD and CONSTANT. Without target normalization it has them, too,
+    so that one can see that they are not used."""
     import torch
 
     model = make_model(next_state_prediction=state, target_normalization=normalize)
     model.target_mean.copy_(torch.tensor(MEAN).expand_as(model.target_mean))
     model.target_std.copy_(torch.tensor(SPREAD).expand_as(model.target_std))
+    model.target_is_constant.copy_(torch.tensor(CONSTANT).expand_as(model.target_is_constant))
     return model
 
 
@@ -50,26 +52,26 @@ def unit_targets():
         y = raw(batch, state)
         z = known_model(state).targets(batch)
         expect_shape("targets", z, y.shape)
-        right = (y - mean) / torch.where(spread == 0, 1.0, spread)
+        right = (y - mean) / spread
         if close(z, right):
             continue
         if close(z, y):
             hint("the targets are not normalized: z = (y - target_mean) / target_std")
         if not torch.isfinite(z).all() or z.abs().max() > 1e4:
-            hint(
-                "NaN, infinity or huge numbers: target_std is 0 where a target has been constant so "
-                "far. Divide by 1 there"
-            )
+            hint("NaN, infinity or huge numbers: divide by target_std as it is, which is never nearly 0")
         if close(z[..., :-1], right[..., :-1]) and close(z[..., -1], y[..., -1]):
             hint("the reward is left in its own unit: it is the target that needs normalization most")
-        if close(z, right + mean / torch.where(spread == 0, 1.0, spread)):
+        if close(z, right + mean / spread):
             hint("the mean is not subtracted")
         if close(z, y - mean):
             hint("the targets are not divided by target_std")
         if close(z, (y - mean) * spread):
             hint("the targets are multiplied by target_std instead of divided")
         if close(z[..., [0, 1, 2, 4]], right[..., [0, 1, 2, 4]]):
-            hint("where target_std is 0, a target keeps its unit: subtract the mean, divide by 1")
+            hint(
+                "a target that has been constant so far (target_is_constant) is trained on like the others: "
+                "subtract the mean, divide by target_std, which is 1 there"
+            )
         if not close(z, right):
             hint(
                 "the targets are not (y - target_mean) / target_std, with y = raw_targets(batch) and "
@@ -92,7 +94,8 @@ def there_and_back():
 
     z, spread, mean = torch.randn(2, 3, 50, OBS + 1), torch.tensor(SPREAD), torch.tensor(MEAN)
     obs = random_batch(2, 1, 50).obs
-    y = z * spread + mean
+    scaled = z * spread + mean
+    y = torch.where(torch.tensor(CONSTANT), mean, scaled)
     for state in BOTH:
         next_obs, rewards = expect_pair("to_transition", known_model(state).to_transition(obs, z))
         expect_shape("rewards", rewards, (2, 3, 50))
@@ -116,11 +119,14 @@ def there_and_back():
         if not close(rewards, y[..., -1]):
             hint("the rewards that come back are not z times target_std plus target_mean")
         constant = next_obs[..., 3] - (0 if state == "direct" else variant()["residual"]) * obs[..., 3]
-        if close(constant, z[..., 3] + mean[3]):
+        if close(constant, scaled[..., 3]):
             hint(
-                "a target that has been constant so far (target_std 0) must come back as its mean "
-                "exactly, without noise"
+                "a target that has been constant so far (target_is_constant) must come back as its mean "
+                "exactly, whatever is predicted"
             )
+        if state == "residual" and close(next_obs[..., 3], torch.full((2, 3, 50), MEAN[3])):
+            if close(next_obs[..., :3], right[..., :3]):
+                hint("with residual targets, the state must be added to the mean of a constant target, too")
         if state == "residual" and close(next_obs, y[..., :-1]):
             hint("with residual targets, the state must be added back to the prediction")
         if state == "residual" and close(next_obs, y[..., :-1] + obs):
@@ -178,6 +184,7 @@ def statistics():
 
     first, second = odd_batch(0), odd_batch(1)
     second = second._replace(rewards=50 + 3 * second.rewards)
+    second.next_obs[..., 3] = second.next_obs[..., 1]  # what was constant moves
     for state in BOTH:
         model = make_model(next_state_prediction=state)
         for time, batch in enumerate((first, second)):
@@ -186,7 +193,9 @@ def statistics():
                 y = raw(batch, state)[k]
                 center, spread = spread_of(y)
                 mean, std = model.target_mean[k].flatten(), model.target_std[k].flatten()
-                moving = torch.tensor([0, 1, 4])
+                constant = model.target_is_constant[k].flatten()
+                small = spread < ftfl.STD_FLOOR
+                moving, ones = ~small, torch.ones(int((~small).sum()))
                 if (mean == 0).all() and (std == 1).all():
                     hint("target_mean and target_std are not set: write into them")
                 if time == 1 and not close(mean[4], center[4], 1e-2):
@@ -202,24 +211,31 @@ def statistics():
                     )
                 ratio = std[moving] / spread[moving]
                 if variant()["normalization"] != "std" and close(
-                    std[moving] / y[:, moving].std(0), torch.ones(3), 2e-2
+                    std[moving] / y[:, moving].std(0), ones, 2e-2
                 ):
                     hint(f"target_std is the std; your variant asks for the {variant()['normalization']}")
-                if close(std[moving], spread[moving].square(), 1e-4) and not close(
-                    ratio, torch.ones(3), 2e-2
-                ):
+                if close(std[moving], spread[moving].square(), 1e-4) and not close(ratio, ones, 2e-2):
                     hint("target_std is the variance, not the spread itself")
-                if not close(ratio, torch.ones(3), 2e-2):
+                if not close(ratio, ones, 2e-2):
                     hint(
                         f"target_std is not the {spread_name()} of each target over a seed's rows: "
                         f"{numbers(spread[moving])} "
                         f"expected, {numbers(std[moving])} found"
                     )
-                small = std[spread < ftfl.STD_FLOOR]
-                if (small != 0).any():
+                if (std[small] != 1).any():
                     hint(
-                        "a nearly constant target (spread below STD_FLOOR) must get target_std 0: it "
-                        "comes back as its mean"
+                        "a nearly constant target (spread below STD_FLOOR) must get target_std 1: divided "
+                        "by its spread, it would look huge as soon as it moves"
+                    )
+                if not constant.any():
+                    hint(
+                        "target_is_constant is not set: it must be True for nearly constant targets (spread "
+                        "below STD_FLOOR), which come back as their mean"
+                    )
+                if not torch.equal(constant, small):
+                    hint(
+                        "target_is_constant must be True where a target's spread is below STD_FLOOR, and "
+                        "False elsewhere"
                     )
 
 
@@ -244,6 +260,8 @@ def inputs():
     model.fit_normalizers(stacked)
     if (model.target_std != 1).any() or (model.target_mean != 0).any():
         hint("without --target-normalization, target_mean must stay 0 and target_std 1")
+    if model.target_is_constant.any():
+        hint("without --target-normalization, target_is_constant must stay False")
     x = torch.cat([batch.obs, batch.actions], -1)
     for k in range(2):
         mean, std = model.input_mean[k].flatten(), model.input_std[k].flatten()

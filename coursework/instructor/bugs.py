@@ -36,11 +36,8 @@ BUGS = (
     Bug(
         "reward_not_scaled_back",
         "The imagined reward is returned in the units of training, without std and mean.",
-        """        next_obs = prediction[..., :-1] if self.direct else obs + prediction[..., :-1]
-        return next_obs, prediction[..., -1]
-""",
-        """        next_obs = prediction[..., :-1] if self.direct else obs + prediction[..., :-1]
-        reward = (prediction[..., -1] - self.target_mean[..., -1]) / self.target_std[..., -1]
+        "        return next_obs, prediction[..., -1]\n",
+        """        reward = (prediction[..., -1] - self.target_mean[..., -1]) / self.target_std[..., -1]
         return next_obs, reward
 """,
         ("model/reward_r2", "rewards/synthetic"),
@@ -61,8 +58,8 @@ BUGS = (
     Bug(
         "wrong_reward_column",
         "The imagined reward is read from the first column of the prediction, not from the last.",
-        "        return next_obs, prediction[..., -1]\n\n    def fit_normalizers",
-        "        return next_obs, prediction[..., 0]\n\n    def fit_normalizers",
+        "return next_obs, prediction[..., -1]",
+        "return next_obs, prediction[..., 0]",
         ("model/reward_r2", "rewards/synthetic"),
         "model/reward_r2 is below 0 and rewards/synthetic stands near 1.2, the height of the torso, "
         "whatever rewards/real does.",
@@ -71,7 +68,7 @@ BUGS = (
     Bug(
         "state_added_to_direct",
         "The targets are next states, but a rollout adds the prediction to the state, as for state changes.",
-        "next_obs = prediction[..., :-1] if self.direct else obs + prediction[..., :-1]",
+        "next_obs = prediction[..., :-1]",
         "next_obs = obs + prediction[..., :-1]",
         ("model/next_state_r2", "model/out_of_range"),
         "model/next_state_r2 is far below 0 and model/out_of_range is high, while model/holdout_mse and "
@@ -81,8 +78,8 @@ BUGS = (
     Bug(
         "logvar_sign",
         "The squared error is multiplied by the predicted variance instead of divided by it.",
-        "(self.targets(batch) - mean).square() * (-logvar).exp()",
-        "(self.targets(batch) - mean).square() * logvar.exp()",
+        " * (-logvar).exp()",
+        " * logvar.exp()",
         (
             "model/variance_loss",
             "model/nll",
@@ -97,8 +94,8 @@ BUGS = (
     Bug(
         "normalizer_never_fitted",
         "Mean and std are never measured: inputs and targets are used in the environment's units.",
-        "    model.fit_normalizers(buffer.sample(train_rows.unsqueeze(1)))\n    # Bootstrap",
-        "    # Bootstrap",
+        "    model.fit_normalizers(buffer.take(train_rows))\n",
+        "",
         ("model/holdout_mse", "model/next_state_r2", "model/reward_r2", "model/nll", "model/mse_loss"),
         "model/holdout_mse is several times the correct script's, and model/next_state_r2 is far below 0, "
         "at every training: inputs and targets in the environment's units are learned far more slowly.",
@@ -176,8 +173,8 @@ BUGS = (
     Bug(
         "tanh_not_corrected",
         "log pi is that of the Gaussian before the tanh.",
-        "return torch.tanh(u), (log_normal - log_derivative).sum(-1)",
-        "return torch.tanh(u), log_normal.sum(-1)",
+        "log_probs = (log_normal - log_derivative).sum(-1)",
+        "log_probs = log_normal.sum(-1)",
         ("losses/action_size", "losses/alpha", "losses/alpha_loss", "losses/entropy"),
         "Nothing speaks against saturated actions: losses/action_size goes to 1, and losses/entropy to "
         "10, where a uniform policy over three actions in [-1, 1] has 2.1.",

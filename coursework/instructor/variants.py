@@ -4,11 +4,12 @@ log-variance; and two letters of the bug hunt.
     python coursework/blank.py OUT --student "Ada Lovelace"     # the student's folder, with variant.json
     python coursework/instructor/variants.py "Ada Lovelace"     # prints what Ada's variant is
 
-A variant follows from the name alone. It is a list of replacements in the text of the real ftfl.py: the
-outcome is the variant's solution, and blanked it is what the student gets. So it is solved and checked by
-the same code.
+A variant follows from the name alone. It is a list of replacements in the text of the real ftfl.py, and notes
+at the end of three docstrings: the outcome is the variant's solution, and blanked it is what the student
+gets. So it is solved and checked by the same code.
 """
 
+import ast
 import hashlib
 import json
 import sys
@@ -20,13 +21,13 @@ BOUNDS = ((1.0, -8.0), (0.25, -9.0), (0.75, -12.0))  # max_logvar, min_logvar
 LETTERS = "ABCDEFGHIJKLMN"  # of the logs in data/bugs
 
 STATISTICS = """\
-            std, mean = torch.std_mean(self.raw_targets(batch), 2, keepdim=True)
+            std, mean = torch.std_mean(self.raw_targets(batch), dim=2, keepdim=True)
             self.target_mean"""
 INSTEAD = {
     "mean absolute deviation": """\
             targets = self.raw_targets(batch)
-            mean = targets.mean(2, keepdim=True)
-            std = (targets - mean).abs().mean(2, keepdim=True)
+            mean = targets.mean(dim=2, keepdim=True)
+            std = (targets - mean).abs().mean(dim=2, keepdim=True)
             self.target_mean""",
     "range": """\
             low, high = torch.aminmax(self.raw_targets(batch), dim=2, keepdim=True)
@@ -35,7 +36,7 @@ INSTEAD = {
 }
 MEANING = {
     "mean absolute deviation": "target_std is the mean of |y - target_mean|",
-    "range": "target_mean is the middle of smallest and largest y,\n        target_std half their difference",
+    "range": "target_mean is the middle of smallest and largest y, target_std half their difference",
 }
 
 
@@ -62,21 +63,40 @@ def variant_of(student):
 def replacements(variant):
     """(old, new) texts of ftfl.py."""
     c, high, low = variant["residual"], variant["max_logvar"], variant["min_logvar"]
-    meaning, yours = MEANING[variant["normalization"]], "\n        Your variant: "
-    forward, back = "logvar (seeds, networks, batch, obs + 1).", "rewards (...) in the environment's units."
-    fitted, direct = "for the training that follows.", "prediction[..., :-1] if self.direct else "
     fixed = "), requires_grad=learned)"
+    bounds = "A log-variance in [-10, 0.5] is a std in [0.007, 1.3]"
+    yours = f"A log-variance in [{low:g}, {high:g}] is a std in [{exp(low / 2):.2g}, {exp(high / 2):.2g}]"
     return [
         (STATISTICS, INSTEAD[variant["normalization"]]),
-        (f'{fitted}"""', f'{fitted}{yours}{meaning}. Inputs as ever."""'),
-        ("batch.next_obs - batch.obs  # DNP: s', not s' - s", f"batch.next_obs - {c} * batch.obs"),
-        (f'{back}"""', f'{back}{yours}residual targets are s\' - {c} s, not s\' - s."""'),
-        (f"{direct}obs + prediction", f"{direct}{c} * obs + prediction"),
-        ("Std of 0.0067 to 1.3 in", f"Std of {exp(low / 2):.2g} to {exp(high / 2):.2g} in"),
-        (f"shape, 0.5{fixed}", f"shape, {high}{fixed}"),
-        (f"shape, -10.0{fixed}", f"shape, {low}{fixed}"),
-        (f'{forward}"""', f'{forward}{yours}logvar lies in [{low}, {high}]."""'),
+        ("batch.next_obs - batch.obs", f"batch.next_obs - {c} * batch.obs"),
+        ("next_obs = obs + prediction", f"next_obs = {c} * obs + prediction"),
+        (bounds, yours),
+        (f"per_target, 0.5{fixed}", f"per_target, {high}{fixed}"),
+        (f"per_target, -10.0{fixed}", f"per_target, {low}{fixed}"),
     ]
+
+
+def notes(variant):
+    """What the docstrings of three blanked functions say of the variant."""
+    c, high, low = variant["residual"], variant["max_logvar"], variant["min_logvar"]
+    return {
+        "forward": f"the log-variance lies in [{low}, {high}].",
+        "to_transition": f"residual targets are s' - {c} s, not s' - s.",
+        "fit_normalizers": f"{MEANING[variant['normalization']]}.\n        Inputs are as ever.",
+    }
+
+
+def with_note(text, name, note):
+    """The text of ftfl.py, with a note at the end of the docstring of a method of Ensemble."""
+    (ensemble,) = (node for node in ast.parse(text).body if getattr(node, "name", "") == "Ensemble")
+    (method,) = (node for node in ensemble.body if getattr(node, "name", "") == name)
+    docstring, lines = method.body[0], text.splitlines(keepends=True)
+    last = docstring.end_lineno - 1
+    before = lines[last].rstrip().removesuffix('"""').rstrip()  # empty if the quotes have a line of their own
+    indent = " " * docstring.col_offset
+    lines[last] = f"{before}\n\n" if before else "\n"
+    lines[last] += f'{indent}Your variant: {note}\n{indent}"""\n'
+    return "".join(lines)
 
 
 def solve(text, variant):
@@ -84,6 +104,8 @@ def solve(text, variant):
     for old, new in replacements(variant):
         assert text.count(old) == 1, f"ftfl.py has {text.count(old)} times: {old}"
         text = text.replace(old, new)
+    for name, note in notes(variant).items():
+        text = with_note(text, name, note)
     return text
 
 
