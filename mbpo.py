@@ -9,10 +9,10 @@ The algorithm, and the function that does each step (`main` puts them together):
     for the first 10,000 steps act at random, then with the policy            Actor.sample
     after each step, store the transition in the real buffer                  ReplayBuffer.add
     from step 10,000 on, every 250 steps, train the model                     train_model
-        keep a fifth of the transitions apart, as the holdout                 split_rows
+        set a fifth of the transitions aside, as the holdout                  split_rows
         measure mean and std of the inputs on the rest                        Ensemble.fit_normalizers
         take 5,000 gradient steps, each network on its own bootstrap          Ensemble.update
-        make the networks with the smallest holdout error the elites          choose_elites
+        choose the networks with the smallest holdout error as elites         choose_elites
     from step 10,000 on, in each step
         imagine 400 transitions from real states                              imagine, Ensemble.sample
         20 times: draw a batch, 5 % real and 95 % imagined                    main, ReplayBuffer.take
@@ -20,12 +20,12 @@ The algorithm, and the function that does each step (`main` puts them together):
 
 ensemble:  several networks that learn the same task; a random elite imagines each transition
 elite:     one of the networks that may imagine, chosen anew after each training
-holdout:   transitions that no network trains on: they only compare the networks and measure their errors
+holdout:   transitions that no network trains on: they serve to compare the networks and measure their errors
 bootstrap: the training set of a single network: drawn with replacement, as large as the original
 rollout:   an imagined trajectory that starts at a real state, by default one step long
 
-Shapes: arrays begin with `seeds`. --num-seeds 6 trains six seeds side by side: their networks lie in a stack,
-for one batched matmul. With one seed, `seeds` is 1: read (seeds, batch, obs) as (batch, obs).
+Shapes: arrays begin with `seeds`. --num-seeds 6 trains six seeds side by side: their networks are stacked, so
+that one batched matmul runs them all. With one seed, `seeds` is 1: read (seeds, batch, obs) as (batch, obs).
 """
 
 import atexit
@@ -56,7 +56,7 @@ from tqdm import tqdm
 
 # ---------------------------------------- Args
 @dataclass
-class RunArgs:  # what is run, where, and what it leaves
+class RunArgs:  # what to run, where, and what to write
     env_id: str = "dm_control/humanoid-stand-v0"  # dm_control/DOMAIN-TASK-v0, or a MuJoCo id like Hopper-v5
     seed: int = 1  # the first seed
     num_seeds: int = 1  # seeds trained side by side: seed, seed + 1, ...; one run directory each
@@ -99,11 +99,13 @@ class ModelArgs:  # the learned model, and what it imagines
     model_train_interval: int = 250  # environment steps between trainings of the model
     model_train_steps: int = 5_000  # gradient steps per training (Janner et al. stop by holdout error)
     model_batch_size: int = 256  # transitions per network in one gradient step of the model
-    learned_logvar_bounds: bool = False  # learn the bounds of the log-variance, as Janner et al. do
-    nll_beta: float = 0.0  # weigh losses by predicted variance^beta: 0 is the likelihood, 1 squared error
+    learned_logvar_bounds: bool = False  # learn the bounds of the log-variance, else fixed at -10 and 0.5
+    nll_beta: float = 0.0  # weight of each loss: predicted variance^beta, see Ensemble.update
     real_ratio: float = 0.05  # share of real transitions in a batch; with 1 there is no model: this is sac.py
     rollouts_per_step: int = 400  # imagined trajectories per environment step
-    rollout_schedule: str = "1:1:0:1"  # START:END:FROM:TO: length START until step FROM, END from step TO on
+    rollout_schedule: str = (
+        "1:1:0:1"  # START:END:FROM:TO: START long to step FROM, linearly to END long at TO
+    )
     synthetic_buffer_size: int = 1_000_000  # imagined transitions kept; the oldest are overwritten
 
 
@@ -114,7 +116,10 @@ class Args(RunArgs, AgentArgs, ModelArgs):
 
 # ---------------------------------------- Networks
 class Linear(nn.Module):
-    """A stack of linear layers in one batched matmul, with the initial weights of nn.Linear."""
+    """Linear layers in one batched matmul, with the initial weights of nn.Linear.
+
+    stack is how many there are: (seeds,) for actors, (seeds, 2) for critics, (seeds, networks) for the model.
+    """
 
     def __init__(self, in_dim, out_dim, *stack):
         super().__init__()
@@ -156,7 +161,7 @@ class Actor(nn.Module):
     def sample(self, obs, noise):
         """Actions in [-1, 1] and log pi(a|s) (seeds, batch), for standard normal noise (seeds, batch, act).
 
-        The noise is an argument, because compiled code would draw other numbers than plain PyTorch. By the
+        The noise is an argument, because --compile would change its numbers if it were drawn in here. By the
         change of variables (Haarnoja et al. 2018, app. C), the log density of a = tanh(u) is
         log N(u) - log |da / du|, summed over the action's dimensions.
         """
@@ -178,7 +183,7 @@ Batch = namedtuple("Batch", ["obs", "actions", "rewards", "next_obs", "terminati
 
 
 class ReplayBuffer:
-    """A ring of transitions per seed. All seeds store equally many rows, so they share one position.
+    """A ring of transitions per seed. All seeds store the same number of rows, so they share one position.
 
     The buffer of real transitions has room for all steps of a run, so it never wraps: a row keeps its number.
     """
@@ -219,7 +224,7 @@ class ReplayBuffer:
 # ---------------------------------------- Model
 HOLDOUT_BLOCK = 5  # one row in five, 20 %, is held out
 WEIGHT_DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)  # one per layer, for its weights and not its biases
-STD_FLOOR = 1e-4  # below this std a dimension counts as constant: divided by it, tiny changes would explode
+STD_FLOOR = 1e-4  # below this std a dimension counts as constant: dividing by it would blow up tiny changes
 
 
 class Ensemble(nn.Module):
@@ -238,7 +243,8 @@ class Ensemble(nn.Module):
         dims = [in_dim, width, width, width, width, 2 * out_dim]  # a mean and a log-variance for each target
         self.net = mlp(dims, args.num_seeds, args.ensemble_size, activation=nn.SiLU())
 
-        # Initial weights as in the original MBPO. The biases of nn.Linear are larger than a reward of DMC.
+        # Initial weights as in the original MBPO. Its biases are 0: those of nn.Linear, up to 0.07, would
+        # swamp a raw DMC reward of 0.01 at first.
         linear_layers = [layer for layer in self.net if isinstance(layer, Linear)]
         for layer in linear_layers:
             layer_in_dim = layer.weight.shape[-2]
@@ -246,13 +252,11 @@ class Ensemble(nn.Module):
             nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
             nn.init.zeros_(layer.bias)
 
-        # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. Because of these
-        # bounds scale matters, although each target has a variance of its own. Errors of a raw velocity are
-        # often larger than 1.3, but its variance is capped: on humanoid-stand its squared errors are divided
-        # by 7 to 20 times too little, and in the loss they drown those of the reward. The bounds are those of
-        # the authors' code. The original MBPO learns its bounds, and then it learns the reward even without
-        # TUN. With a higher fixed cap it does not: the likelihood writes the reward off as noise. (All on
-        # humanoid-stand, see REPRODUCTION.md.)
+        # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The likelihood
+        # divides each squared error by its own variance, and so scale should not matter. With this cap it
+        # does: the errors of raw velocities are often larger than 1.3, so on humanoid-stand they are divided
+        # by a variance 7 to 20 times too small, and drown the reward's. The bounds are those of the authors'
+        # code. REPRODUCTION.md has what learned ones do, as in the original MBPO, and a higher cap.
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
         self.max_logvar = nn.Parameter(torch.full(per_target, 0.5), requires_grad=learned)
@@ -264,8 +268,9 @@ class Ensemble(nn.Module):
         self.register_buffer("input_std", torch.ones(args.num_seeds, 1, 1, in_dim))
         self.register_buffer("elites", torch.arange(args.num_elites).repeat(args.num_seeds, 1))
 
+        # Our own Adam, below the last banner: minimize(loss) is zero_grad, backward and step in one.
         weight_decay = {layer.weight: decay for layer, decay in zip(linear_layers, WEIGHT_DECAY)}
-        self.optimizer = Adam(self.parameters(), args.model_lr, weight_decay)  # ours, see the end of the file
+        self.optimizer = Adam(self.parameters(), args.model_lr, weight_decay)
 
     def forward(self, obs, actions):
         """obs and actions (seeds, networks or 1, batch, ...) -> mean and log-variance of the targets."""
@@ -281,17 +286,18 @@ class Ensemble(nn.Module):
 
         The loss is the Gaussian negative log-likelihood, up to a factor of 2 and a constant:
         (y - mean)^2 / var + log var. It is summed over seeds and networks, not averaged, so that each network
-        gets the gradient that it would get alone.
+        gets the gradient that it would get alone. --nll-beta multiplies each number's loss by var^beta, as a
+        constant (beta-NLL, Seitzer et al. 2022): the gradient of the mean is divided by less.
         """
         mean, logvar = self(batch.obs, batch.actions)
         squared_error = (self.targets(batch) - mean).square()
         weighted_error = squared_error * (-logvar).exp()
         nll = weighted_error + logvar  # (seeds, networks, batch, obs + 1)
         loss = nll.mean((2, 3)).sum()
-        if self.nll_beta > 0:  # beta-NLL: the gradient of mean is then divided by var^(1 - beta), not by var
+        if self.nll_beta > 0:
             weight = (self.nll_beta * logvar.detach()).exp()
             loss = (weight * nll).mean((2, 3)).sum()
-        # PETS's loss of the bounds, if they are learned, pulls them together. Else it is a constant.
+        # PETS's loss on the bounds, if they are learned, pulls them together. Otherwise it is a constant.
         bounds_loss = 0.01 * (self.max_logvar - self.min_logvar).sum()
         self.optimizer.minimize(loss + bounds_loss)
         return {
@@ -311,7 +317,7 @@ class Ensemble(nn.Module):
         return next_obs, prediction[..., -1]
 
     def fit_normalizers(self, batch):
-        """Take mean and std of the training rows, a Batch (seeds, 1, rows, ...), for the training to come."""
+        """Compute mean and std of the training rows, a Batch (seeds, 1, rows, ...), for the next training."""
         inputs = torch.cat([batch.obs, batch.actions], dim=-1)
         std, mean = torch.std_mean(inputs, dim=2, keepdim=True)
         self.input_mean.copy_(mean)  # in place, because a recorded CUDA graph keeps reading the same memory
@@ -320,7 +326,7 @@ class Ensemble(nn.Module):
     def sample(self, obs, actions):
         """One imagined step from each row (seeds, rows, ...): a sample of a random elite's Gaussian."""
         mean, logvar = self(obs.unsqueeze(1), actions.unsqueeze(1))  # (seeds, networks, rows, obs + 1)
-        # Every row has an elite of its own.
+        # Each row draws its own elite.
         num_elites = self.elites.shape[1]
         choices = torch.randint(num_elites, obs.shape[:2], device=obs.device)  # (seeds, rows)
         networks = self.elites.gather(1, choices)[:, None, :, None]  # (seeds, 1, rows, 1)
@@ -339,8 +345,8 @@ def split_rows(args, size):
     rows, if they are fewer than five, are on neither side yet.
     """
     num_blocks = size // HOLDOUT_BLOCK
-    # Always the same seed, and the blocks as the first dimension: the numbers of earlier blocks stay the same
-    # when blocks are added.
+    # With the same seed each time and the blocks as the first dimension, a longer draw begins with the
+    # shorter one: earlier blocks keep their numbers.
     generator = torch.Generator().manual_seed(args.seed)
     held_out = torch.randint(HOLDOUT_BLOCK, (num_blocks, args.num_seeds), generator=generator)
     is_held_out = held_out.T.unsqueeze(-1) == torch.arange(HOLDOUT_BLOCK)  # (seeds, blocks, 5)
@@ -353,7 +359,7 @@ def split_rows(args, size):
 def take_holdout(buffer, holdout_rows):
     """The held-out rows as a Batch (seeds, 1, rows, ...); 5,000 of them at random, if there are more.
 
-    The generator is its own, so that the draw leaves the random numbers of the run as they are.
+    It has its own generator, so the draw does not disturb the run's random numbers.
     """
     shuffled = torch.randperm(holdout_rows.shape[1], generator=torch.Generator().manual_seed(0))
     rows = holdout_rows[:, shuffled[:5_000]]
@@ -361,7 +367,7 @@ def take_holdout(buffer, holdout_rows):
 
 
 def train_model(model, buffer, args):
-    """Train the networks from their last weights on, and choose elites.
+    """Go on training the networks from their current weights, and choose elites.
 
     Returns what to log, (seeds, ...) each; losses are those of the last gradient step.
     """
@@ -382,12 +388,12 @@ def train_model(model, buffer, args):
 
     holdout = take_holdout(buffer, holdout_rows)
     logs["model/holdout_mse"] = choose_elites(model, holdout)
-    return logs | evaluate_model(model, holdout)
+    return logs | evaluate_model(model, holdout)  # which only measures
 
 
 @torch.no_grad()
 def choose_elites(model, holdout):
-    """Make the networks with the smallest error on a held-out Batch the elites. Returns all errors.
+    """Choose the networks with the smallest error on a held-out Batch as elites. Returns all errors.
 
     The errors (seeds, networks) are in the units that the networks are trained in. If these are raw units,
     the dimensions with large numbers decide.
@@ -427,7 +433,7 @@ def is_finite(s):
 
 @torch.no_grad()
 def imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args):
-    """Run the policy inside the model, starting at real states, and store it in the synthetic buffer.
+    """Run the policy inside the model, starting at real states, and store the imagined transitions.
 
     After a terminal state a rollout starts again at a real one (in Janner et al. it ends there). Returns the
     last step of all rollouts, a Batch (seeds, rollouts, ...).
@@ -465,7 +471,7 @@ class SAC(nn.Module):
         self.target_entropy = -args.target_entropy_scale * act_dim
         self.actor = Actor(args.num_seeds, obs_dim, act_dim, args.hidden_dim)
         activation = nn.ReLU(inplace=True)
-        if args.critic_layer_norm:  # without weights, which all seeds would share
+        if args.critic_layer_norm:  # without a learned scale and shift, which all seeds would share
             norm = nn.LayerNorm(args.hidden_dim, elementwise_affine=False)
             activation = nn.Sequential(norm, activation)
         dims = [obs_dim + act_dim, args.hidden_dim, args.hidden_dim, 1]
@@ -473,6 +479,7 @@ class SAC(nn.Module):
         self.qf_target = copy.deepcopy(self.qf).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.zeros(args.num_seeds, 1))
         # Adam is element-wise, so one optimizer for a stack is an independent one for each of its networks.
+        # (It is our own, below the last banner: minimize(loss) is zero_grad, backward and step in one.)
         self.actor_optimizer = Adam(self.actor.parameters(), args.actor_lr)
         self.q_optimizer = Adam(self.qf.parameters(), args.critic_lr)
         self.a_optimizer = Adam([self.log_alpha], args.alpha_lr)
@@ -534,13 +541,13 @@ def main(args):
     check_args(args)
     args.env_id = full_env_id(args.env_id)
     device = choose_device(args)
-    signals = catch_signals()
+    signals = catch_signals()  # a list, to which SIGTERM and Ctrl-C append
     set_up_torch(args, device)
-    # All seeds share one stream of random numbers, so seed 1 alone is another run than seed 1 beside others.
+    # All seeds share one stream of random numbers: seed 1 alone is a different run from seed 1 beside others.
     torch.manual_seed(args.seed)
 
     envs = make_envs(args)
-    eval_envs = make_envs(args, args.eval_episodes, autoreset_mode="NextStep")
+    eval_envs = make_envs(args, per_seed=args.eval_episodes, autoreset_mode="NextStep")
     obs_dim = envs.single_observation_space.shape[0]
     act_dim = envs.single_action_space.shape[0]
     use_model = args.real_ratio < 1
@@ -565,7 +572,8 @@ def main(args):
     else:
         run_dirs = make_run_dirs(args)
         start = 0  # steps done before
-        episode_starts = [0] * args.num_seeds  # the step after which each seed's episode began
+        # The step after which each seed's episode began. It seeds the reset, so the episode can be replayed.
+        episode_starts = [0] * args.num_seeds
         obs = reset_envs(envs, args, episode_starts, np.ones(args.num_seeds, dtype=bool))
     writers = [SummaryWriter(str(run_dir), purge_step=start + 1, flush_secs=10) for run_dir in run_dirs]
 
@@ -584,7 +592,7 @@ def main(args):
                 actions, _ = agent.actor.sample(to_tensor(obs).unsqueeze(1), noise)
                 actions = actions.squeeze(1)
 
-        # Step and store. Where an episode ends, next_obs is its true last observation, no reset one.
+        # Step and store. Where an episode ends, next_obs is its last observation, not the next one's first.
         next_obs, rewards, terminations, truncations, infos = envs.step(actions.cpu().numpy())
         check_finite({"an observation": next_obs, "a reward": rewards}, step)
         transition = (obs, actions, rewards, next_obs, terminations)
@@ -635,7 +643,7 @@ def main(args):
             log(writers, results, step)
         if step % args.checkpoint_interval == 0 or is_last or signals:
             save_checkpoint(args, parts, run_dirs, writers, step, episode_starts)
-        if signals:
+        if signals and not is_last:
             fail(f"stopped by a signal after step {step}; --resume {run_dirs[0]} goes on", 128 + signals[0])
 
     for closable in (envs, eval_envs, *writers):
@@ -672,7 +680,9 @@ class Adam(nn.Module):
         grads = torch.autograd.grad(loss, self.params)
         options = {"lr": self.lr, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0}
         options |= {"amsgrad": False, "maximize": False, "capturable": loss.is_cuda}
-        options["fused"] = not torch.compiler.is_compiling()  # one kernel for all; a compiled one is anyway
+        options[
+            "fused"
+        ] = not torch.compiler.is_compiling()  # one kernel for all; compiled code is fused anyway
         with torch.no_grad():
             for grad, param, decay in zip(grads, self.params, self.decays):
                 grad.add_(param, alpha=decay)
@@ -834,7 +844,7 @@ def fast_forward(envs, args, buffer, episode_starts, step):
     """Bring new environments to where those of a run were at `step`. Returns the observations.
 
     An episode is determined by its seed and its actions, so each environment is reset to its seed and plays
-    its actions again. Before its episode begins, it plays actions of earlier ones, and may end by them.
+    its actions again. Before its episode begins, it plays actions of earlier ones, which may end an episode.
     """
     due = np.ones(args.num_seeds, dtype=bool)  # to be reset
     for t in range(min(episode_starts), step + 1):
@@ -918,7 +928,6 @@ def r_squared(mse, variance):
     return torch.where(variance < STD_FLOOR**2, torch.nan, 1 - mse / variance)
 
 
-@torch.no_grad()
 def out_of_range(real, imagined):
     """1 where a number of `imagined` (seeds, rows, ...) is outside of the range of `real`, else 0."""
     too_low = imagined < real.amin(1, keepdim=True)
@@ -981,7 +990,7 @@ def make_run_dirs(args):
 
 
 def git_commit():
-    """The commit of this script, with -dirty behind it if it was changed since; empty without git."""
+    """The commit of this script, followed by -dirty if the code has changed since; empty without git."""
     if not shutil.which("git"):
         return ""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -1070,7 +1079,7 @@ def parse_args(argv=None):
         args = parse_flags(argv, Args(**flags | {"resume": args.resume}))
         for name, value in flags.items():
             if name not in may_change and getattr(args, name) != value:
-                fail(f"--{name.replace('_', '-')} of the run of --resume is {value} for good")
+                fail(f"--{name.replace('_', '-')} was {value} in the run of --resume and can't be changed")
     return args
 
 

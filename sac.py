@@ -11,8 +11,8 @@ The algorithm, and the function that does each step (`main` puts them together):
         20 times: draw a batch of transitions                                 main, ReplayBuffer.take
                   take a gradient step of critics, actor and temperature      SAC.update
 
-Shapes: arrays begin with `seeds`. --num-seeds 6 trains six seeds side by side: their networks lie in a stack,
-for one batched matmul. With one seed, `seeds` is 1: read (seeds, batch, obs) as (batch, obs).
+Shapes: arrays begin with `seeds`. --num-seeds 6 trains six seeds side by side: their networks are stacked, so
+that one batched matmul runs them all. With one seed, `seeds` is 1: read (seeds, batch, obs) as (batch, obs).
 """
 
 import atexit
@@ -43,7 +43,7 @@ from tqdm import tqdm
 
 # ---------------------------------------- Args
 @dataclass
-class RunArgs:  # what is run, where, and what it leaves
+class RunArgs:  # what to run, where, and what to write
     env_id: str = "dm_control/humanoid-stand-v0"  # dm_control/DOMAIN-TASK-v0, or a MuJoCo id like Hopper-v5
     seed: int = 1  # the first seed
     num_seeds: int = 1  # seeds trained side by side: seed, seed + 1, ...; one run directory each
@@ -84,7 +84,10 @@ class Args(RunArgs, AgentArgs):
 
 # ---------------------------------------- Networks
 class Linear(nn.Module):
-    """A stack of linear layers in one batched matmul, with the initial weights of nn.Linear."""
+    """Linear layers in one batched matmul, with the initial weights of nn.Linear.
+
+    stack is how many there are: (seeds,) for actors, (seeds, 2) for critics, (seeds, networks) for the model.
+    """
 
     def __init__(self, in_dim, out_dim, *stack):
         super().__init__()
@@ -126,7 +129,7 @@ class Actor(nn.Module):
     def sample(self, obs, noise):
         """Actions in [-1, 1] and log pi(a|s) (seeds, batch), for standard normal noise (seeds, batch, act).
 
-        The noise is an argument, because compiled code would draw other numbers than plain PyTorch. By the
+        The noise is an argument, because --compile would change its numbers if it were drawn in here. By the
         change of variables (Haarnoja et al. 2018, app. C), the log density of a = tanh(u) is
         log N(u) - log |da / du|, summed over the action's dimensions.
         """
@@ -148,7 +151,7 @@ Batch = namedtuple("Batch", ["obs", "actions", "rewards", "next_obs", "terminati
 
 
 class ReplayBuffer:
-    """A ring of transitions per seed. All seeds store equally many rows, so they share one position.
+    """A ring of transitions per seed. All seeds store the same number of rows, so they share one position.
 
     The buffer of real transitions has room for all steps of a run, so it never wraps: a row keeps its number.
     """
@@ -197,7 +200,7 @@ class SAC(nn.Module):
         self.target_entropy = -args.target_entropy_scale * act_dim
         self.actor = Actor(args.num_seeds, obs_dim, act_dim, args.hidden_dim)
         activation = nn.ReLU(inplace=True)
-        if args.critic_layer_norm:  # without weights, which all seeds would share
+        if args.critic_layer_norm:  # without a learned scale and shift, which all seeds would share
             norm = nn.LayerNorm(args.hidden_dim, elementwise_affine=False)
             activation = nn.Sequential(norm, activation)
         dims = [obs_dim + act_dim, args.hidden_dim, args.hidden_dim, 1]
@@ -205,6 +208,7 @@ class SAC(nn.Module):
         self.qf_target = copy.deepcopy(self.qf).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.zeros(args.num_seeds, 1))
         # Adam is element-wise, so one optimizer for a stack is an independent one for each of its networks.
+        # (It is our own, below the last banner: minimize(loss) is zero_grad, backward and step in one.)
         self.actor_optimizer = Adam(self.actor.parameters(), args.actor_lr)
         self.q_optimizer = Adam(self.qf.parameters(), args.critic_lr)
         self.a_optimizer = Adam([self.log_alpha], args.alpha_lr)
@@ -266,13 +270,13 @@ def main(args):
     check_args(args)
     args.env_id = full_env_id(args.env_id)
     device = choose_device(args)
-    signals = catch_signals()
+    signals = catch_signals()  # a list, to which SIGTERM and Ctrl-C append
     set_up_torch(args, device)
-    # All seeds share one stream of random numbers, so seed 1 alone is another run than seed 1 beside others.
+    # All seeds share one stream of random numbers: seed 1 alone is a different run from seed 1 beside others.
     torch.manual_seed(args.seed)
 
     envs = make_envs(args)
-    eval_envs = make_envs(args, args.eval_episodes, autoreset_mode="NextStep")
+    eval_envs = make_envs(args, per_seed=args.eval_episodes, autoreset_mode="NextStep")
     obs_dim = envs.single_observation_space.shape[0]
     act_dim = envs.single_action_space.shape[0]
     with device:  # tensors that are created in here live on it
@@ -288,7 +292,8 @@ def main(args):
     else:
         run_dirs = make_run_dirs(args)
         start = 0  # steps done before
-        episode_starts = [0] * args.num_seeds  # the step after which each seed's episode began
+        # The step after which each seed's episode began. It seeds the reset, so the episode can be replayed.
+        episode_starts = [0] * args.num_seeds
         obs = reset_envs(envs, args, episode_starts, np.ones(args.num_seeds, dtype=bool))
     writers = [SummaryWriter(str(run_dir), purge_step=start + 1, flush_secs=10) for run_dir in run_dirs]
 
@@ -307,7 +312,7 @@ def main(args):
                 actions, _ = agent.actor.sample(to_tensor(obs).unsqueeze(1), noise)
                 actions = actions.squeeze(1)
 
-        # Step and store. Where an episode ends, next_obs is its true last observation, no reset one.
+        # Step and store. Where an episode ends, next_obs is its last observation, not the next one's first.
         next_obs, rewards, terminations, truncations, infos = envs.step(actions.cpu().numpy())
         check_finite({"an observation": next_obs, "a reward": rewards}, step)
         transition = (obs, actions, rewards, next_obs, terminations)
@@ -343,7 +348,7 @@ def main(args):
             log(writers, results, step)
         if step % args.checkpoint_interval == 0 or is_last or signals:
             save_checkpoint(args, parts, run_dirs, writers, step, episode_starts)
-        if signals:
+        if signals and not is_last:
             fail(f"stopped by a signal after step {step}; --resume {run_dirs[0]} goes on", 128 + signals[0])
 
     for closable in (envs, eval_envs, *writers):
@@ -380,7 +385,9 @@ class Adam(nn.Module):
         grads = torch.autograd.grad(loss, self.params)
         options = {"lr": self.lr, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0}
         options |= {"amsgrad": False, "maximize": False, "capturable": loss.is_cuda}
-        options["fused"] = not torch.compiler.is_compiling()  # one kernel for all; a compiled one is anyway
+        options[
+            "fused"
+        ] = not torch.compiler.is_compiling()  # one kernel for all; compiled code is fused anyway
         with torch.no_grad():
             for grad, param, decay in zip(grads, self.params, self.decays):
                 grad.add_(param, alpha=decay)
@@ -530,7 +537,7 @@ def fast_forward(envs, args, buffer, episode_starts, step):
     """Bring new environments to where those of a run were at `step`. Returns the observations.
 
     An episode is determined by its seed and its actions, so each environment is reset to its seed and plays
-    its actions again. Before its episode begins, it plays actions of earlier ones, and may end by them.
+    its actions again. Before its episode begins, it plays actions of earlier ones, which may end an episode.
     """
     due = np.ones(args.num_seeds, dtype=bool)  # to be reset
     for t in range(min(episode_starts), step + 1):
@@ -624,7 +631,7 @@ def make_run_dirs(args):
 
 
 def git_commit():
-    """The commit of this script, with -dirty behind it if it was changed since; empty without git."""
+    """The commit of this script, followed by -dirty if the code has changed since; empty without git."""
     if not shutil.which("git"):
         return ""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -713,7 +720,7 @@ def parse_args(argv=None):
         args = parse_flags(argv, Args(**flags | {"resume": args.resume}))
         for name, value in flags.items():
             if name not in may_change and getattr(args, name) != value:
-                fail(f"--{name.replace('_', '-')} of the run of --resume is {value} for good")
+                fail(f"--{name.replace('_', '-')} was {value} in the run of --resume and can't be changed")
     return args
 
 

@@ -226,7 +226,7 @@ def mark(script, changed):
 
     def make_marked(args):
         made = make_run_dirs(args)
-        for path in (run_dir / "args.json" for run_dir in made[0]):
+        for path in (run_dir / "args.json" for run_dir in made):
             path.write_text(json.dumps(json.loads(path.read_text()) | {"changed": changed}, indent=2))
         return made
 
@@ -317,7 +317,7 @@ def real_and_imagined_forces(out):
         buffer = ftfl.ReplayBuffer(1, START, batch.obs.shape[1], batch.actions.shape[1])
         buffer.add(ftfl.Batch(*(torch.as_tensor(x)[None] for x in batch)))
         ftfl.train_model(model, buffer, flags)
-        held_out = buffer.sample(ftfl.split_rows(flags, buffer.size)[1])
+        held_out = buffer.take(ftfl.split_rows(flags, buffer.size)[1])
         with torch.no_grad():
             states[name] = model.sample(held_out.obs, held_out.actions)[0][0].numpy()
         states["real"] = held_out.next_obs[0].numpy()

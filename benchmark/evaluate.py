@@ -39,12 +39,15 @@ class Args:
 
 def load(run_dir):
     """The script (a module), its Args, the SAC with the agents of all seeds, and the step of a run directory.
-    Exits with one line if they can't be read."""
+
+    Sets torch up as the run did: another library for products rounds differently, and then the episodes soon
+    differ. Exits with one line if the run can't be read.
+    """
     try:
         state = read_run(run_dir)
         script = import_module(state["script"])
         args = script.Args(**state["flags"] | {"device": "cpu", "num_threads": 1, "env_workers": False})
-        script.fast_matmul()  # as in a run: another library rounds differently, and the episodes soon differ
+        script.set_up_torch(args, torch.device(args.device))
         env = script.make_env(args.env_id, args.full_observation)
         env.close()
         agent = script.SAC(env.observation_space.shape[0], env.action_space.shape[0], args)
@@ -57,7 +60,7 @@ def load(run_dir):
 def play(script, args, agent, step, episodes, seed):
     """Returns of `episodes` episodes per agent, (seeds, episodes). They begin as `seed` and `step` say."""
     args = replace(args, seed=seed, eval_episodes=episodes)
-    envs = script.make_envs(args, episodes)
+    envs = script.make_envs(args, episodes, autoreset_mode="NextStep")
     returns = script.evaluate(agent, envs, args, step)["eval/episodic_return"]
     envs.close()
     return returns
@@ -105,7 +108,6 @@ def main(flags):
             fail(f"--{name} must lie in [{least}, {most}], not {getattr(flags, name)}")
     if flags.video:
         check_renderer()
-    torch.set_num_threads(1)
     script, args, agent, step = load(flags.run)
     returns = play(script, args, agent, step, flags.episodes, flags.seed)
 

@@ -7,10 +7,13 @@
 The transitions are those of a random policy, or of the run directory or NPZ file that --buffer names. The fit
 is `train_model` of mbpo.py or ftfl.py itself, so it is the model's first training in a run, with --steps
 gradient steps instead of --model-train-steps. Every --log-interval gradient steps it logs what a run logs of
-its model, and the variance that the elites predict on the holdout, as a mean over the numbers of a group:
+its model, and what the elites predict of their own errors on the holdout: the variance, as a mean over the
+numbers of a group, and how often errors stay within one and two of its square roots (of a Gaussian, 0.68 and
+0.95 of all do):
 
     model/predicted_variance_{position,velocity,other,reward}   in the environment's units, squared
     model/trained_variance_{position,velocity,other,reward}     in the units trained in, squared
+    model/within_{one,two}_std_{state,reward}                   share of the held-out numbers
 
 --num-seeds fits side by side: each seed has its own holdout, bootstrap and networks, on the same transitions.
 Each gets a run directory that plots.py reads: `forensics` and `demo` draw it. Flags of the script that a
@@ -67,10 +70,8 @@ class Args:
     model_lr: float = 3e-4  # Adam's learning rate
     model_batch_size: int = 256  # transitions per network in one gradient step
     learned_logvar_bounds: bool = False  # learn the bounds of the log-variance, as PETS does
-    nll_beta: float = 0.0  # each error counts variance^beta times as much; 0: the likelihood as it is
-    full_observation: bool = (
-        False  # of the random transitions: what Ant-v5 and Humanoid-v5 observe of forces, too
-    )
+    nll_beta: float = 0.0  # weigh losses by predicted variance^beta: 0 is the likelihood, 1 squared error
+    full_observation: bool = False  # random transitions have the forces that Ant-v5 and Humanoid-v5 observe
     seed: int = 1  # the first seed
     num_seeds: int = 1  # seeds fitted side by side: seed, seed + 1, ...
     log_interval: int = 100  # gradient steps between logged numbers; changes nothing in the fit
@@ -195,26 +196,30 @@ def observation_groups(env_id, full_observation):
 
 
 @torch.no_grad()
-def evaluate(script, model, buffer, holdout_rows, groups):
-    """What the script logs of its model, and the predicted variance of each group, (seeds, ...) each.
-    groups: as of observation_groups. Changes the elites, as in training, and nothing else."""
-    outputs, batches, sample = [], [], buffer.sample  # the script's own choice of rows, and its predictions
-    hook = model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    buffer.sample = lambda rows: batches.append(sample(rows)) or batches[-1]
-    logs = script.evaluate_model(model, buffer, holdout_rows)
-    buffer.sample = sample
-    hook.remove()
-    mean, logvar = (torch.take_along_dim(x, model.elites[..., None, None], 1) for x in outputs[0])
-    z = ((model.targets(batches[0]) - mean) * (-0.5 * logvar).exp()).abs()
-    for count, name in ((1, "one"), (2, "two")):  # of a calibrated Gaussian, 0.68 and 0.95
-        within = (z < count).float()
-        logs[f"model/within_{name}_std_state"] = within[..., :-1]
-        logs[f"model/within_{name}_std_reward"] = within[..., -1]
-    logvar = torch.take_along_dim(outputs[0][1], model.elites[..., None, None], 1)  # (seeds, elites, rows, .)
-    variances = {"trained": logvar.exp(), "predicted": logvar.exp() * model.target_std**2}
+def evaluate(script, model, holdout, groups):
+    """What the script logs of a model on its holdout, and what the elites predict of their errors there.
+
+    holdout is a Batch (seeds, 1, rows, ...), groups as of `observation_groups`. Returns {tag: (seeds, ...)}.
+    The elites are chosen anew, as after each training of a run; nothing else changes.
+    """
+    logs = {"model/holdout_mse": script.choose_elites(model, holdout)}
+    logs |= script.evaluate_model(model, holdout)
+
+    elites = model.elites[:, :, None, None]
+    mean, logvar = model(holdout.obs, holdout.actions)
+    mean = torch.take_along_dim(mean, elites, dim=1)  # (seeds, elites, rows, obs + 1)
+    std = torch.take_along_dim((0.5 * logvar).exp(), elites, dim=1)
+    distances = ((model.targets(holdout) - mean) / std).abs()  # from the mean, counted in std
+    for name, limit in (("one", 1), ("two", 2)):
+        is_within = (distances < limit).float()
+        logs[f"model/within_{name}_std_state"] = is_within[..., :-1]
+        logs[f"model/within_{name}_std_reward"] = is_within[..., -1]
+
+    # The script logs a std in the environment's units, too, for which it knows its own targets.
+    variances = {"trained": std.square(), "predicted": logs["model/predicted_std"].square()}
     groups = np.append(groups, "reward")
     for group in dict.fromkeys(groups):
-        dims = torch.as_tensor(np.flatnonzero(groups == group), device=logvar.device)
+        dims = torch.as_tensor(np.flatnonzero(groups == group), device=std.device)
         for units, variance in variances.items():
             logs[f"model/{units}_variance_{group}"] = variance[..., dims]
     return logs
@@ -222,32 +227,38 @@ def evaluate(script, model, buffer, holdout_rows, groups):
 
 # ---------------------------------------- Study
 def fit(script, args, batch, groups, num_steps, record):
-    """Fit a new model to a Batch of arrays (rows, ...); returns it. args: of the script.
-    record(step, logs) gets {tag: (seeds, ...)} every args.log_interval gradient steps and at the end."""
-    device = torch.device(args.device)
-    if device.type == "cpu":
-        script.fast_matmul()
-    torch.manual_seed(args.seed)
-    with device:
-        model = script.Ensemble(batch.obs.shape[-1], batch.actions.shape[-1], args)
-        buffer = script.ReplayBuffer(args.num_seeds, len(batch.obs), *(x.shape[-1] for x in batch[:2]))
-        buffer.add(Batch(*(torch.as_tensor(x).expand(args.num_seeds, *x.shape) for x in batch)))
-    update, step = model.update, 0
-    if args.compile:
-        torch._dynamo.config.trace_autograd_ops = True
-        mode = "default" if device.type == "cpu" else "reduce-overhead"
-        update = torch.compile(update, fullgraph=True, mode=mode)
-    holdout_rows = script.split_rows(args, buffer.size)[1].to(device)
+    """Fit a new model to a Batch of arrays (rows, ...). Returns the model.
 
-    def update_and_record(batch):  # in place of `update`, so that the training is the script's own
+    args are those of the script. record(step, logs) gets {tag: (seeds, ...)} every args.log_interval gradient
+    steps and at the end.
+    """
+    device = torch.device(args.device)
+    script.set_up_torch(args, device)
+    torch.manual_seed(args.seed)
+    obs_dim = batch.obs.shape[1]
+    act_dim = batch.actions.shape[1]
+    with device:
+        model = script.Ensemble(obs_dim, act_dim, args)
+        buffer = script.ReplayBuffer(args.num_seeds, len(batch.obs), obs_dim, act_dim)
+        buffer.add(Batch(*[torch.as_tensor(x).expand(args.num_seeds, *x.shape) for x in batch]))
+    if args.compile:
+        script.compile_updates({"model": model}, device)
+    _, holdout_rows = script.split_rows(args, buffer.size)
+    holdout = script.take_holdout(buffer, holdout_rows)
+    update = model.update
+    step = 0
+
+    def update_and_record(batch):
         nonlocal step
-        logs, step = update(batch), step + 1
+        logs = update(batch)
+        step += 1
         if step % args.log_interval == 0 or step == num_steps:
             if not logs["model/nll"].isfinite().all():
                 fail(f"gradient step {step}: the loss is not finite (a smaller --model-lr?)", 1)
-            record(step, logs | evaluate(script, model, buffer, holdout_rows, groups))
+            record(step, logs | evaluate(script, model, holdout, groups))
         return logs
 
+    # The script's own training calls this in place of `update`, so that nothing of it is written again here.
     model.update = update_and_record
     script.train_model(model, buffer, replace(args, model_train_steps=num_steps))
     model.update = update
@@ -269,8 +280,9 @@ def main(study):
         batch, args.env_id, args.full_observation = read_buffer(study.buffer)
         if study.env_id not in ("", args.env_id, args.env_id.rsplit("-v", 1)[0]):
             fail(f"--env-id {study.env_id}: the transitions of --buffer are of {args.env_id}")
-    args.device = str(script.check_args(args))
-    torch.set_num_threads(args.num_threads)
+    script.check_args(args)
+    args.env_id = script.full_env_id(args.env_id)
+    args.device = str(script.choose_device(args))
     if study.buffer:
         digest = zlib.crc32(b"".join(x.tobytes() for x in batch))  # two files may have one name
         about = f"{Path(study.buffer).resolve().name} {len(batch.obs)} {digest:08x}"
@@ -280,18 +292,18 @@ def main(study):
         save_transitions(study.save, batch, args.env_id)
 
     groups = observation_groups(args.env_id, args.full_observation)
-    run_dirs, *_ = script.make_run_dirs(args)
+    run_dirs = script.make_run_dirs(args)
     for run_dir in run_dirs:
         flags = json.loads((run_dir / "args.json").read_text())
         flags |= {"model_study": about, "gradient_steps": study.steps}
         (run_dir / "args.json").write_text(json.dumps(flags, indent=2))
-    writers, last = [SummaryWriter(str(run_dir)) for run_dir in run_dirs], {}
+    writers = [SummaryWriter(str(run_dir)) for run_dir in run_dirs]
+    last = {}  # {tag: a number per seed}
 
     def record(step, logs):
         script.log(writers, logs, step)
-        last.update(
-            {tag: logs[tag].flatten(1) if logs[tag].dim() > 1 else logs[tag][:, None] for tag in COLUMNS}
-        )
+        for tag in COLUMNS:
+            last[tag] = logs[tag].reshape(args.num_seeds, -1).mean(1).tolist()
 
     fit(script, args, batch, groups, study.steps, record)
     for writer in writers:
@@ -299,7 +311,7 @@ def main(study):
     print(f"{study.script} {args.env_id}, on {about}: after {study.steps:,} gradient steps, on the holdout")
     print("seed" + "".join(f"{text:>15s}" for text in COLUMNS.values()) + "  directory")
     for k, run_dir in enumerate(run_dirs):
-        numbers = "".join(f"{last[tag][k].mean().item():15.4g}" for tag in COLUMNS)
+        numbers = "".join(f"{last[tag][k]:15.4g}" for tag in COLUMNS)
         print(f"{args.seed + k:4d}{numbers}  {run_dir}")
     return run_dirs
 

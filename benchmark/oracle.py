@@ -129,7 +129,7 @@ def keep_actions(script, task):
 
     @torch.no_grad()
     def imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args):
-        real = buffer.sample(torch.randint(buffer.size, (args.num_seeds, args.rollouts_per_step)))
+        real = buffer.take(torch.randint(buffer.size, (args.num_seeds, args.rollouts_per_step)))
         next_obs, rewards = model.sample(real.obs, real.actions)
         terminals = is_terminal(next_obs).float()
         batch = script.Batch(real.obs, real.actions, rewards, next_obs, terminals)

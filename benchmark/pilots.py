@@ -129,7 +129,7 @@ def main(args):
     if args.jobs < 1:
         plots.fail(f"--jobs must be at least 1, not {args.jobs}")
     for task in args.env_ids:  # a mistake in the last one is found before the first is run
-        sac.check_args(sac.Args(env_id=task, device="cpu"))
+        sac.full_env_id(task)
     tasks = [task for _, task in order()]
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -83,9 +83,8 @@ class Evaluation(BaseCallback):
 
 def main(args):
     flags = {name: value for name, value in vars(args).items() if name != "out"}
-    checked = sac.Args(**flags, device="cpu")
-    sac.check_args(checked)
-    args.env_id = checked.env_id
+    sac.check_args(sac.Args(**flags, device="cpu"))
+    args.env_id = sac.full_env_id(args.env_id)
     out = Path(args.out) / f"{args.env_id.removeprefix('dm_control/').rsplit('-v', 1)[0]}.csv"
     if out.exists():
         sac.fail(f"--out {args.out}: {out} is there already; name another folder, or move it away")

@@ -198,7 +198,7 @@ def main(args):
     if not args.seeds:
         plots.fail("--seeds needs at least one")
     if not args.list:  # before hours of fits, and the hour of sac.py
-        ftfl.check_args(ftfl.Args(device=args.device))
+        ftfl.choose_device(ftfl.Args(device=args.device))
         if args.rewarded and not Path(args.rewarded).is_file():
             plots.fail(f"--rewarded {args.rewarded}: no such file (model_study.py --save writes one)")
         with plots.output(args.out) as out:

@@ -193,13 +193,14 @@ def plan(args, passed=()):
             # Where the runs are, there may be a GPU, and more threads
             here = replace(parsed, device="cpu", num_threads=min(parsed.num_threads, 1))
             script.check_args(here)
+            env_id = script.full_env_id(task)
             if script is not sac:
-                script.termination_rule(here.env_id)
+                script.termination_rule(env_id)
             for group in groups:
                 seed = f"seed{group[0]}" + (f"-{group[-1]}" if n > 1 else "")
-                name = f"{algo}/{here.env_id.replace('/', '-')}/{seed}"
-                words_of = ["--env-id", here.env_id, "--seed", str(group[0]), "--num-seeds", str(n), *words]
-                of = asdict(replace(parsed, env_id=here.env_id, seed=group[0], num_seeds=n))
+                name = f"{algo}/{env_id.replace('/', '-')}/{seed}"
+                words_of = ["--env-id", env_id, "--seed", str(group[0]), "--num-seeds", str(n), *words]
+                of = asdict(replace(parsed, env_id=env_id, seed=group[0], num_seeds=n))
                 runs.append(Run(name, run_dir_of(args) / name, script.__name__, words_of, of))
     if len({run.name for run in runs}) < len(runs):
         ftfl.fail(f"--tasks {' '.join(tasks)}: one is there twice")

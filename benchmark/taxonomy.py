@@ -106,8 +106,8 @@ def statistics(batch, velocities):
 @torch.no_grad()
 def of_model(model, buffer, holdout_rows):
     """{name: number} of a fitted model, on the rows held out."""
-    logs = ftfl.evaluate_model(model, buffer, holdout_rows)
-    batch = buffer.sample(holdout_rows)
+    logs = ftfl.evaluate_model(model, ftfl.take_holdout(buffer, holdout_rows))
+    batch = buffer.take(holdout_rows)
     _, imagined = model.sample(batch.obs, batch.actions)
     real, synthetic = logs["rewards/real"].mean().item(), logs["rewards/synthetic"].mean().item()
     return {
@@ -124,7 +124,7 @@ def measure(env_id, seed, args):
     ftfl.fast_matmul()
     flags = ftfl.Args(env_id=env_id, seed=seed, device="cpu", model_hidden_dim=args.model_hidden_dim)
     with open("/dev/null", "w") as sys.stderr:  # its progress bars: there is one for all
-        ftfl.check_args(flags)
+        flags.env_id = ftfl.full_env_id(env_id)
         batch = model_study.collect(ftfl, flags, args.transitions, seed)
         velocities = model_study.observation_groups(env_id, False) == "velocity"
         row = {"env_id": flags.env_id, "seed": seed, "transitions": len(batch.obs), "dims": len(velocities)}
@@ -136,7 +136,8 @@ def measure(env_id, seed, args):
             buffer.add(ftfl.Batch(*(torch.as_tensor(x)[None] for x in batch)))
             flags.model_train_steps = args.steps
             ftfl.train_model(model, buffer, flags)
-            found = of_model(model, buffer, ftfl.split_rows(flags, buffer.size)[1])
+            _, holdout_rows = ftfl.split_rows(flags, buffer.size)
+            found = of_model(model, buffer, holdout_rows)
             row |= {f"{setting}_{name}": value for name, value in found.items()}
     sys.stderr = sys.__stderr__
     return row
@@ -164,12 +165,10 @@ def check_args(args):
             ftfl.fail(f"--{name} must be at least {least}, not {getattr(args, name)}")
     if not args.seeds:
         ftfl.fail("--seeds needs at least one")
-    tasks = []
-    for env_id in args.env_ids or [*PAPER, *(task for task in suite_tasks() if task not in PAPER)]:
-        for seed in args.seeds[:1] if tasks else args.seeds:
-            flags = ftfl.Args(env_id=env_id, seed=seed, device="cpu", model_hidden_dim=args.model_hidden_dim)
-            ftfl.check_args(flags)
-        tasks.append(flags.env_id)
+    for seed in args.seeds:
+        ftfl.check_args(ftfl.Args(seed=seed, model_hidden_dim=args.model_hidden_dim))
+    env_ids = args.env_ids or [*PAPER, *(task for task in suite_tasks() if task not in PAPER)]
+    tasks = [ftfl.full_env_id(env_id) for env_id in env_ids]
     try:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         with open(args.out, "a+") as file:

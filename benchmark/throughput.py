@@ -49,10 +49,10 @@ def ours(compile):
     torch.manual_seed(0)
     args = ftfl.Args(device="cpu", model_train_steps=UPDATES, rollouts_per_step=ROLLOUTS)
 
-    def compiled(part):  # as main() does it
+    def compiled(part):
+        """The agent or the model, with its update as main() compiles it."""
         if compile:
-            torch._dynamo.config.trace_autograd_ops = True
-            part.update = torch.compile(part.update, fullgraph=True)
+            ftfl.compile_updates({"part": part}, torch.device("cpu"))
         return part
 
     def filled(obs_dim, act_dim):
@@ -64,24 +64,29 @@ def ours(compile):
     def sac(obs_dim, act_dim):
         buffer, agent = filled(obs_dim, act_dim), compiled(ftfl.SAC(obs_dim, act_dim, args))
         num_real = round(args.real_ratio * BATCH)
+        num_synthetic = BATCH - num_real
 
-        def updates():  # as main() does them, a batch of real and synthetic rows
-            picks = (torch.randint(ROWS, (1, UPDATES, rows)) for rows in (num_real, BATCH - num_real))
-            batches = [torch.cat(pair, 2) for pair in zip(*(buffer.sample(rows) for rows in picks))]
-            noise = torch.randn(1, UPDATES, 2, BATCH, act_dim)
-            for u in range(UPDATES):
-                agent.update(ftfl.Batch(*(x[:, u] for x in batches)), noise[:, u])
+        def updates():
+            """Those of an environment step, as main() does them, each on real and synthetic rows."""
+            for _ in range(UPDATES):
+                batch = buffer.take(torch.randint(ROWS, (1, num_real)))
+                synthetic_batch = buffer.take(torch.randint(ROWS, (1, num_synthetic)))
+                batch = ftfl.Batch(*[torch.cat(pair, dim=1) for pair in zip(batch, synthetic_batch)])
+                next_noise = torch.randn(1, BATCH, act_dim)
+                noise = torch.randn(1, BATCH, act_dim)
+                agent.update(batch, next_noise, noise)
 
         return updates, UPDATES
 
     def ensemble(obs_dim, act_dim):
         buffer, model = filled(obs_dim, act_dim), compiled(ftfl.Ensemble(obs_dim, act_dim, args))
-        rows = torch.randint(ROWS, (1, NETWORKS, ROWS))
+        bootstraps = torch.randint(ROWS, (1, NETWORKS, ROWS))
 
-        def updates():  # as train_model() does them, once the rows of each network are drawn
+        def updates():
+            """As train_model() does them, once the rows of each network are drawn."""
             for _ in range(UPDATES):
-                picks = torch.randint(ROWS, (1, NETWORKS, BATCH))
-                model.update(buffer.sample(torch.take_along_dim(rows, picks, -1)))
+                drawn = torch.randint(ROWS, (1, NETWORKS, BATCH))
+                model.update(buffer.take(torch.take_along_dim(bootstraps, drawn, dim=2)))
 
         return updates, UPDATES
 
