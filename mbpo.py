@@ -103,9 +103,7 @@ class ModelArgs:  # the learned model, and what it imagines
     nll_beta: float = 0.0  # weight of each loss: predicted variance^beta, see Ensemble.update
     real_ratio: float = 0.05  # share of real transitions in a batch; with 1 there is no model: this is sac.py
     rollouts_per_step: int = 400  # imagined trajectories per environment step
-    rollout_schedule: str = (
-        "1:1:0:1"  # START:END:FROM:TO: START long to step FROM, linearly to END long at TO
-    )
+    rollout_schedule: str = "1:1:0:1"  # START:END:FROM:TO: length grows START to END over steps FROM to TO
     synthetic_buffer_size: int = 1_000_000  # imagined transitions kept; the oldest are overwritten
 
 
@@ -253,10 +251,11 @@ class Ensemble(nn.Module):
             nn.init.zeros_(layer.bias)
 
         # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The likelihood
-        # divides each squared error by its own variance, and so scale should not matter. With this cap it
-        # does: the errors of raw velocities are often larger than 1.3, so on humanoid-stand they are divided
-        # by a variance 7 to 20 times too small, and drown the reward's. The bounds are those of the authors'
-        # code. REPRODUCTION.md has what learned ones do, as in the original MBPO, and a higher cap.
+        # divides each squared error by its own variance, and so scale should not matter. Without TUN this cap
+        # makes it matter: the errors of raw velocities are often larger than 1.3, so on humanoid-stand they
+        # are divided by a variance 7 to 20 times too small, and drown the reward's. The bounds are those of
+        # the authors' code. REPRODUCTION.md has what learned ones do, as in the original MBPO, and a higher
+        # cap.
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
         self.max_logvar = nn.Parameter(torch.full(per_target, 0.5), requires_grad=learned)
@@ -376,7 +375,7 @@ def train_model(model, buffer, args):
     train_rows = train_rows.unsqueeze(1).to(device)  # (seeds, 1, rows)
     model.fit_normalizers(buffer.take(train_rows))
 
-    # Each network gets a bootstrap of its own, and draws its batches from that.
+    # In each training every network gets a new bootstrap of its own, and draws its batches from that.
     num_rows = train_rows.shape[2]
     stack = (args.num_seeds, args.ensemble_size)
     resampled = torch.randint(num_rows, (*stack, num_rows), device=device)
@@ -423,6 +422,7 @@ def termination_rule(env_id):
         healthy[task] = is_finite
     if task not in healthy:
         fail(f"--env-id {env_id}: which imagined states end it? Add a rule to termination_rule in {__file__}")
+    # A NaN is never healthy. (A run does not get that far: `imagine` stops it at an imagined NaN.)
     return lambda s: ~(healthy[task](s) & is_finite(s))
 
 
@@ -572,7 +572,7 @@ def main(args):
     else:
         run_dirs = make_run_dirs(args)
         start = 0  # steps done before
-        # The step after which each seed's episode began. It seeds the reset, so the episode can be replayed.
+        # The step after which each seed's episode began. It seeds the reset, so --resume can replay.
         episode_starts = [0] * args.num_seeds
         obs = reset_envs(envs, args, episode_starts, np.ones(args.num_seeds, dtype=bool))
     writers = [SummaryWriter(str(run_dir), purge_step=start + 1, flush_secs=10) for run_dir in run_dirs]
@@ -680,9 +680,8 @@ class Adam(nn.Module):
         grads = torch.autograd.grad(loss, self.params)
         options = {"lr": self.lr, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0}
         options |= {"amsgrad": False, "maximize": False, "capturable": loss.is_cuda}
-        options[
-            "fused"
-        ] = not torch.compiler.is_compiling()  # one kernel for all; compiled code is fused anyway
+        # One kernel for all parameters. Compiled code is fused anyway.
+        options["fused"] = not torch.compiler.is_compiling()
         with torch.no_grad():
             for grad, param, decay in zip(grads, self.params, self.decays):
                 grad.add_(param, alpha=decay)
@@ -904,7 +903,7 @@ def evaluate_model(model, holdout):
     mean = torch.take_along_dim(mean, elites, dim=1)  # (seeds, elites, rows, obs + 1)
     std = torch.take_along_dim((0.5 * logvar).exp(), elites, dim=1)
     next_obs, rewards = model.to_transition(holdout.obs, mean)
-    # to_transition is linear: the std in the environment's units is what one std more changes there.
+    # to_transition is affine: the std in the environment's units is what one std more changes there.
     next_obs_plus_std, rewards_plus_std = model.to_transition(holdout.obs, mean + std)
     next_obs_std = next_obs_plus_std - next_obs
     rewards_std = rewards_plus_std - rewards

@@ -194,7 +194,7 @@ def load_runs(patterns, unfinished=False):
 # ------------------------------------------------------------------------------------------------ Groups
 # Flags that change no number, or only how many there are and where, or that a group's name shows anyway
 NOT_COMPARED = {
-    *("script", "env_id", "target_normalization", "next_state_prediction", "model_hidden_dim"),
+    *("script", "env_id", "target_normalization", "next_state_prediction", "model_hidden_dim", "nll_beta"),
     *("seed", "num_seeds", "total_timesteps", "gradient_steps"),
     *("eval_interval", "eval_episodes", "log_interval", "checkpoint_interval"),
     *("device", "num_threads", "env_workers", "compile", "versions", "commit"),
@@ -203,7 +203,7 @@ NOT_COMPARED = {
 # Flags that sac.py has not: with --real-ratio 1 the other two have no model either, and these do nothing
 MODEL_FLAGS = {
     *("target_normalization", "next_state_prediction"),
-    *("ensemble_size", "num_elites", "model_hidden_dim", "model_lr", "learned_logvar_bounds"),
+    *("ensemble_size", "num_elites", "model_hidden_dim", "model_lr", "learned_logvar_bounds", "nll_beta"),
     *("model_train_interval", "model_train_steps", "model_batch_size"),
     *("real_ratio", "rollouts_per_step", "rollout_schedule", "synthetic_buffer_size"),
 }
@@ -224,13 +224,16 @@ def algorithm(flags):
 
 
 def label(flags):
-    """The algorithm, the width of its model where that is not the default, and what a program of benchmark/
-    has changed in the script."""
+    """The algorithm, the width of its model and the beta of its loss where these are not the defaults, and
+    what a program of benchmark/ has changed in the script."""
     name, width = algorithm(flags), flags.get("model_hidden_dim", DEFAULT_WIDTH)
+    beta = flags.get("nll_beta", 0)  # of runs from before the flag
     if name == "FTFL" and width == TUNED_WIDTH:
         name = "Tuned FTFL"
     elif name != "SAC" and width != DEFAULT_WIDTH:
         name += f", width {width}"
+    if algorithm(flags) != "SAC" and beta > 0:
+        name += f", beta {beta:g}"
     return f"{name}, {flags['changed']}" if flags.get("changed") else name
 
 

@@ -292,7 +292,7 @@ def main(args):
     else:
         run_dirs = make_run_dirs(args)
         start = 0  # steps done before
-        # The step after which each seed's episode began. It seeds the reset, so the episode can be replayed.
+        # The step after which each seed's episode began. It seeds the reset, so --resume can replay.
         episode_starts = [0] * args.num_seeds
         obs = reset_envs(envs, args, episode_starts, np.ones(args.num_seeds, dtype=bool))
     writers = [SummaryWriter(str(run_dir), purge_step=start + 1, flush_secs=10) for run_dir in run_dirs]
@@ -385,9 +385,8 @@ class Adam(nn.Module):
         grads = torch.autograd.grad(loss, self.params)
         options = {"lr": self.lr, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0}
         options |= {"amsgrad": False, "maximize": False, "capturable": loss.is_cuda}
-        options[
-            "fused"
-        ] = not torch.compiler.is_compiling()  # one kernel for all; compiled code is fused anyway
+        # One kernel for all parameters. Compiled code is fused anyway.
+        options["fused"] = not torch.compiler.is_compiling()
         with torch.no_grad():
             for grad, param, decay in zip(grads, self.params, self.decays):
                 grad.add_(param, alpha=decay)

@@ -184,7 +184,7 @@ def test_an_evaluation_leaves_the_training_as_it_is(script, tmp_path):
 
 def test_an_evaluation_is_of_whole_episodes_from_different_states():
     args = make_args(sac, env_id="Hopper-v5", num_seeds=2, eval_episodes=3)
-    envs = sac.make_envs(args, args.eval_episodes)
+    envs = sac.make_envs(args, args.eval_episodes, "NextStep")
     torch.manual_seed(0)
     agent = sac.SAC(11, 3, args)
     state = torch.get_rng_state()
