@@ -226,7 +226,7 @@ STD_FLOOR = 1e-4  # below this std a dimension counts as constant: dividing by i
 
 
 class Ensemble(nn.Module):
-    """Networks that each predict a Gaussian over (state change, reward) from (state, action).
+    """Networks that each predict a Gaussian of the next state and the reward from state and action.
 
     As in PETS (Chua et al. 2018), with a stack of networks per seed. A Batch to train on has a dimension for
     the networks: obs are (seeds, networks, batch, obs). Predictions and targets have the reward as their last
@@ -252,10 +252,10 @@ class Ensemble(nn.Module):
 
         # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The likelihood
         # divides each squared error by its own variance, and so scale should not matter. Without TUN this cap
-        # makes it matter: the errors of raw velocities are often larger than 1.3, so on humanoid-stand they
-        # are divided by a variance 7 to 20 times too small, and drown the reward's. The bounds are those of
-        # the authors' code. REPRODUCTION.md has what learned ones do, as in the original MBPO, and a higher
-        # cap.
+        # makes it matter: the squared errors of humanoid-stand's raw velocities are 7 to 20 times the largest
+        # variance there can be, so in the loss they count that much too much, and the reward's are lost. The
+        # bounds are those of the authors' code. REPRODUCTION.md has what learned ones do, as in the original
+        # MBPO, and a higher cap.
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
         self.max_logvar = nn.Parameter(torch.full(per_target, 0.5), requires_grad=learned)
@@ -387,7 +387,7 @@ def train_model(model, buffer, args):
 
     holdout = take_holdout(buffer, holdout_rows)
     logs["model/holdout_mse"] = choose_elites(model, holdout)
-    return logs | evaluate_model(model, holdout)  # which only measures
+    return logs | evaluate_model(model, holdout)
 
 
 @torch.no_grad()
@@ -417,12 +417,13 @@ def termination_rule(env_id):
     for name in ("HalfCheetah", "HumanoidStandup", "Pusher", "Reacher", "Swimmer"):
         healthy[name] = is_finite
     task = env_id.rsplit("-v", 1)[0]
-    # In dm_control, the suite's tasks (with a "-") and manipulation's (in lower case) never terminate.
+    # dm_control's suite (humanoid-stand) and manipulation (reach_site_features) end by their time limit alone.
+    # Its other tasks, with names like CmuHumanoidGoToTarget, may end before.
     if task.startswith("dm_control/") and ("-" in task or task.islower()):
         healthy[task] = is_finite
     if task not in healthy:
         fail(f"--env-id {env_id}: which imagined states end it? Add a rule to termination_rule in {__file__}")
-    # A NaN is never healthy. (A run does not get that far: `imagine` stops it at an imagined NaN.)
+    # A NaN is never healthy. (In a run `imagine` then stops with an error.)
     return lambda s: ~(healthy[task](s) & is_finite(s))
 
 
@@ -547,6 +548,7 @@ def main(args):
     torch.manual_seed(args.seed)
 
     envs = make_envs(args)
+    # Those for evaluation reset themselves, so that all can go on until the last episode has ended.
     eval_envs = make_envs(args, per_seed=args.eval_episodes, autoreset_mode="NextStep")
     obs_dim = envs.single_observation_space.shape[0]
     act_dim = envs.single_action_space.shape[0]

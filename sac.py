@@ -276,6 +276,7 @@ def main(args):
     torch.manual_seed(args.seed)
 
     envs = make_envs(args)
+    # Those for evaluation reset themselves, so that all can go on until the last episode has ended.
     eval_envs = make_envs(args, per_seed=args.eval_episodes, autoreset_mode="NextStep")
     obs_dim = envs.single_observation_space.shape[0]
     act_dim = envs.single_action_space.shape[0]
