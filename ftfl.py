@@ -6,13 +6,13 @@ likelihood. In OpenAI Gym, MBPO learns faster than SAC. In the DeepMind Control 
 & Fridovich-Keil (2025, arXiv 2510.01457) name two causes, both in the targets that the model is trained on:
 
 1. Scale mismatch. One loss covers the change of the state and the reward. In Gym both are of similar size. In
-   DMC a reward is about 0.01 at first, where a velocity is about 10: the loss is spent on the states, and the
-   imagined rewards are wrong. (The likelihood could balance this out, but the variances that the model can
-   predict are capped: see `Ensemble.__init__`.)
+   DMC a reward is about 0.01 at first, while velocities change by several units in a step: the loss is spent
+   on the states, and the imagined rewards are wrong. (The likelihood could balance this out, but the model's
+   variances are capped, which is a part of it: see `Ensemble.__init__`.)
    Repair: Target Unit Normalization (TUN). Every target, the reward too, gets mean 0 and variance 1.
 2. Residual targets. MBPO's model predicts s' - s, which is small and irregular beside s'. The paper finds
-   that this inflates the predicted variance and spoils the imagined states. (We see it on some tasks only,
-   and only after about 20,000 gradient steps.)
+   that this inflates the predicted variance and spoils the imagined states. (Why is open, since TUN takes
+   care of the size. We see it on some tasks only, and only after about 20,000 gradient steps.)
    Repair: Direct Next-state Prediction (DNP). The target is s' itself.
 
 A third cause, which the paper leaves out, is the likelihood. It divides the gradient of a prediction by the
@@ -277,10 +277,10 @@ class Ensemble(nn.Module):
 
         # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The likelihood
         # divides each squared error by its own variance, and so scale should not matter. Without TUN this cap
-        # makes it matter: humanoid-stand's raw velocities have a variance of 10 to 28 where it allows 1.6, so
-        # their errors count 7 to 20 times too much in the loss. That is not the whole story: with bounds that
-        # are learned, as in the original MBPO, the reward is learned without TUN, but with a higher cap it is
-        # not, since the likelihood then writes the reward off as noise (REPRODUCTION.md).
+        # makes it matter: the variance of humanoid-stand's raw velocity changes is 7 to 20 times what the cap
+        # lets the model predict, so their errors count that much too much in the loss. This is only a part of
+        # the answer: REPRODUCTION.md has what happens with a higher cap, and with bounds that are learned, as
+        # in the original MBPO.
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
         self.max_logvar = nn.Parameter(torch.full(per_target, 0.5), requires_grad=learned)

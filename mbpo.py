@@ -252,10 +252,10 @@ class Ensemble(nn.Module):
 
         # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The likelihood
         # divides each squared error by its own variance, and so scale should not matter. Without TUN this cap
-        # makes it matter: humanoid-stand's raw velocities have a variance of 10 to 28 where it allows 1.6, so
-        # their errors count 7 to 20 times too much in the loss. That is not the whole story: with bounds that
-        # are learned, as in the original MBPO, the reward is learned without TUN, but with a higher cap it is
-        # not, since the likelihood then writes the reward off as noise (REPRODUCTION.md).
+        # makes it matter: the variance of humanoid-stand's raw velocity changes is 7 to 20 times what the cap
+        # lets the model predict, so their errors count that much too much in the loss. This is only a part of
+        # the answer: REPRODUCTION.md has what happens with a higher cap, and with bounds that are learned, as
+        # in the original MBPO.
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
         self.max_logvar = nn.Parameter(torch.full(per_target, 0.5), requires_grad=learned)

@@ -30,6 +30,7 @@ def assert_same(run_a, run_b):
     assert len(run_a) == 1 or run_a[0][0] != run_a[1][0], "the two seeds are the same run"
 
 
+@pytest.mark.maintainer
 @pytest.mark.parametrize("env_id,norm", CASES)
 def test_ftfl_with_both_switches_off_is_mbpo(env_id, norm, tmp_path):
     flags = {"utd_ratio": 2, "model_train_interval": 50, "rollout_schedule": "1:3:100:200"} | norm
@@ -39,6 +40,7 @@ def test_ftfl_with_both_switches_off_is_mbpo(env_id, norm, tmp_path):
     assert len(of_mbpo[0][0]["model/nll"]) == 5
 
 
+@pytest.mark.maintainer
 @pytest.mark.parametrize("env_id,norm", CASES)
 def test_mbpo_on_real_data_only_is_sac(env_id, norm, tmp_path):
     assert_same(
@@ -64,6 +66,7 @@ def test_evaluation_leaves_training_alone(script, tmp_path):
     assert losses(20) == losses(60)
 
 
+@pytest.mark.maintainer
 @NEEDS_COMPILER
 def test_compiled_scripts_are_the_same_as_one_another_too(tmp_path):
     """And near the eager ones: the same numbers but for the order of sums."""
