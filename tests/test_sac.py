@@ -70,8 +70,8 @@ def test_target_bootstraps_through_time_limits_and_stops_at_terminal_states(scri
     target = agent.q_target(batch, noise)
     with torch.no_grad():
         next_actions, log_probs = agent.actor.sample(batch.next_obs, noise)
-        q1, q2 = agent.q_values(agent.qf_target, batch.next_obs, next_actions).unbind(1)
-    expected = batch.rewards + args.gamma * (torch.minimum(q1, q2) - log_probs)  # alpha starts at 1
+        next_q = agent.q_values(agent.qf_target, batch.next_obs, next_actions).amin(1)
+    expected = batch.rewards + args.gamma * (next_q - log_probs)  # alpha starts at 1
     going_on = batch.terminations == 0
     assert going_on.any() and not going_on.all()
     assert torch.allclose(target[going_on], expected[going_on])
@@ -116,7 +116,7 @@ def test_update_moves_critics_actor_and_temperature_the_right_way(script, log_al
     agent.update(batch, next_noise, noise)
     assert agent.log_alpha.item() > log_alpha
     agent.log_alpha.data.fill_(0)
-    for _ in range(100):
+    for _ in range(300):
         last = agent.update(batch._replace(terminations=torch.ones(1, 200)), next_noise, noise)
     assert last["losses/qf_loss"].mean() < min(first["losses/qf_loss"].mean(), 0.05)
 
@@ -139,9 +139,7 @@ def test_critics_and_actor_are_trained_by_their_own_loss_alone(script):
     q_loss.mean(-1).sum().backward()
     critics.step()
     actions, log_probs = again.actor.sample(batch.obs, noise)
-    (
-        log_probs - torch.minimum(*again.q_values(again.qf, batch.obs, actions).unbind(1))
-    ).mean().backward()  # alpha starts at 1
+    (log_probs - again.q_values(again.qf, batch.obs, actions).amin(1)).mean().backward()  # alpha starts at 1
     actor.step()
     for network, network_again in ((agent.qf, again.qf), (agent.actor, again.actor)):
         for a, b in zip(network.parameters(), network_again.parameters(), strict=True):
@@ -259,7 +257,10 @@ def test_layer_norm_is_in_the_critics_hidden_layers_alone_and_off_by_default(scr
             linear = [module for module in qf.modules() if isinstance(module, script.Linear)]
             x = torch.cat([batch.obs, batch.actions], -1).unsqueeze(1)
             for i, layer in enumerate(linear):
-                x = torch.einsum("skbi,skio->skbo", x.expand(2, 2, 10, -1), layer.weight) + layer.bias
+                x = (
+                    torch.einsum("skbi,skio->skbo", x.expand(2, layer.weight.shape[1], 10, -1), layer.weight)
+                    + layer.bias
+                )
                 if i < 2:
                     if layer_norm:
                         x = (x - x.mean(-1, True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
