@@ -34,6 +34,7 @@ def softplus(x):
     return np.log1p(np.exp(x))
 
 
+@pytest.mark.maintainer  # the networks, too, are computed by hand: others would be no mistake
 @pytest.mark.parametrize("module,switches", CASES)
 def test_one_imagined_batch_is_the_one_computed_by_hand(module, switches):
     args = make_args(module, num_seeds=SEEDS, rollouts_per_step=ROWS, model_train_steps=200, **switches)

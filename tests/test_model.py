@@ -380,7 +380,7 @@ def test_weight_decay_is_on_weights_only_and_grows_with_depth(model_script):
     decay = {p: d for p, d in zip(model.optimizer.params, model.optimizer.decays, strict=True)}
     assert [decay[layer.weight] for layer in model.net[::2]] == [2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4]
     assert not any(decay[layer.bias] for layer in model.net[::2])
-    assert len(decay) == 10
+    assert sum(d > 0 for d in decay.values()) == 5
 
 
 def test_layers_that_are_added_to_the_model_are_trained_too(model_script, monkeypatch):

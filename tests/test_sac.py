@@ -100,7 +100,7 @@ def test_update_moves_critics_actor_and_temperature_the_right_way(script, log_al
     with torch.no_grad():  # with the critics fixed, so that only the actor moves the objective
         critics, frozen = agent.qf.state_dict(), {k: v.clone() for k, v in agent.qf.state_dict().items()}
     before, log_alpha = actor_objective(), agent.log_alpha.item()
-    first = agent.update(batch, next_noise, noise)
+    agent.update(batch, next_noise, noise)
     with torch.no_grad():
         for name in critics:
             critics[name].copy_(frozen[name])
@@ -115,10 +115,11 @@ def test_update_moves_critics_actor_and_temperature_the_right_way(script, log_al
     agent.a_optimizer = script.Adam([agent.log_alpha], 1e-3)
     agent.update(batch, next_noise, noise)
     assert agent.log_alpha.item() > log_alpha
-    agent.log_alpha.data.fill_(0)
-    for _ in range(300):
+    agent, _ = make_agent(script, critic_lr=1e-3)
+    first = agent.update(batch._replace(terminations=torch.ones(1, 200)), next_noise, noise)
+    for _ in range(100):
         last = agent.update(batch._replace(terminations=torch.ones(1, 200)), next_noise, noise)
-    assert last["losses/qf_loss"].mean() < min(first["losses/qf_loss"].mean(), 0.05)
+    assert (last["losses/qf_loss"] < 0.3 * first["losses/qf_loss"]).all(), "to the rewards"
 
 
 def test_critics_and_actor_are_trained_by_their_own_loss_alone(script):
