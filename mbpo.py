@@ -30,6 +30,7 @@ that one batched matmul runs them all. With one seed, `seeds` is 1: read (seeds,
 
 import atexit
 import copy
+import hashlib
 import json
 import os
 import shutil
@@ -61,7 +62,9 @@ class RunArgs:  # what to run, where, and what to write
     seed: int = 1  # the first seed
     num_seeds: int = 1  # seeds trained side by side: seed, seed + 1, ...; one run directory each
     total_timesteps: int = 500_000  # environment steps per seed
-    full_observation: bool = False  # keep the contact forces and inertias that Ant-v5 and Humanoid-v5 observe
+    full_observation: bool = (
+        False  # keep contact forces and inertias of Ant-v5, Humanoid-v5, HumanoidStandup-v5
+    )
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda or cuda:N
     num_threads: int = 1  # CPU threads; two runs with one thread each do more than one run with two
     env_workers: bool = False  # a process per environment: faster for many seeds on a GPU, same results
@@ -408,18 +411,19 @@ def choose_elites(model, holdout):
 def termination_rule(env_id):
     """A function from next states (..., obs) to bool (...), True where the task ends. Add new tasks here."""
     healthy = {
-        "InvertedPendulum": lambda s: s[..., 1].abs() <= 0.2,
-        "Hopper": lambda s: (s[..., 0] > 0.7) & (s[..., 1].abs() < 0.2) & (s[..., 1:].abs() < 100).all(-1),
-        "Walker2d": lambda s: (s[..., 0] > 0.8) & (s[..., 0] < 2) & (s[..., 1].abs() < 1),
-        "Ant": lambda s: (s[..., 0] >= 0.2) & (s[..., 0] <= 1),
-        "Humanoid": lambda s: (s[..., 0] > 1) & (s[..., 0] < 2),
+        "InvertedPendulum-v5": lambda s: s[..., 1].abs() <= 0.2,
+        "Hopper-v5": lambda s: (s[..., 0] > 0.7) & (s[..., 1].abs() < 0.2) & (s[..., 1:].abs() < 100).all(-1),
+        "Walker2d-v5": lambda s: (s[..., 0] > 0.8) & (s[..., 0] < 2) & (s[..., 1].abs() < 1),
+        "Ant-v5": lambda s: (s[..., 0] >= 0.2) & (s[..., 0] <= 1),
+        "Humanoid-v5": lambda s: (s[..., 0] > 1) & (s[..., 0] < 2),
     }
-    for name in ("HalfCheetah", "HumanoidStandup", "Pusher", "Reacher", "Swimmer"):
+    for name in ("HalfCheetah-v5", "HumanoidStandup-v5", "Pusher-v5", "Reacher-v5", "Swimmer-v5"):
         healthy[name] = is_finite
-    task = env_id.rsplit("-v", 1)[0]
+    task = env_id.replace("-v4", "-v5")  # which ends by the same rules
     # dm_control's suite (humanoid-stand) and manipulation (reach_site_features) end by time limits alone.
     # Its other tasks, with names like CmuHumanoidGoToTarget, may end before.
-    if task.startswith("dm_control/") and ("-" in task or task.islower()):
+    name = task.removesuffix("-v0")
+    if task.startswith("dm_control/") and task.endswith("-v0") and ("-" in name or name.islower()):
         healthy[task] = is_finite
     if task not in healthy:
         fail(f"--env-id {env_id}: which imagined states end it? Add a rule to termination_rule in {__file__}")
@@ -642,6 +646,7 @@ def main(args):
         is_last = step == args.total_timesteps
         if step % args.eval_interval == 0 or is_last:
             results = evaluate(agent, eval_envs, args, step)
+            check_finite(results, step)
             log(writers, results, step)
         if step % args.checkpoint_interval == 0 or is_last or signals:
             save_checkpoint(args, parts, run_dirs, writers, step, episode_starts)
@@ -700,11 +705,14 @@ def check_args(args):
     """Stop at the first flag that makes no sense, with a line that names it."""
     try:
         start, end, first_step, last_step = map(int, args.rollout_schedule.split(":"))
-        schedule_is_right = start >= 1 and end >= 1 and 0 <= first_step < last_step
+        schedule_is_right = 1 <= min(start, end) <= max(start, end) <= 50 and 0 <= first_step < last_step
     except ValueError:
         schedule_is_right = False
     if not schedule_is_right:
-        fail("--rollout-schedule must be START:END:FROM:TO, lengths of at least 1 and steps 0 <= FROM < TO")
+        fail(
+            "--rollout-schedule must be START:END:FROM:TO, lengths from 1 to 50 and steps 0 <= FROM < TO "
+            "(Janner et al. write FROM:TO:START:END)"
+        )
     smallest_share = 1 / max(args.batch_size, 1)  # at least one row of a batch is real, and one imagined
     bounds = {
         "gamma": (0, 1),
@@ -729,8 +737,9 @@ def check_args(args):
 
 def full_env_id(env_id):
     """The id with its version: Humanoid is Humanoid-v5. Stops if SAC can't learn this task."""
+    module, colon, _ = env_id.rpartition(":")  # gymnasium imports the module of MODULE:TASK first
     try:
-        return make_env(env_id, True).unwrapped.spec.id
+        return module + colon + make_env(env_id, True).unwrapped.spec.id
     except Exception as error:
         fail(f"--env-id {env_id} can't be used: {error}")
 
@@ -747,7 +756,7 @@ def choose_device(args):
 
 
 def catch_signals():
-    """Note SIGTERM and Ctrl-C in the list that is returned, so that a run can end after its step."""
+    """Note SIGTERM, SIGHUP and Ctrl-C in the list that is returned, so that a run can end after its step."""
     signals = []
 
     def note(number, frame):
@@ -755,8 +764,11 @@ def catch_signals():
             sys.exit(128 + number)  # Ctrl-C twice: at once
         signals.append(number)
 
-    signal.signal(signal.SIGTERM, note)
-    signal.signal(signal.SIGINT, note)
+    if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
+        signal.signal(signal.SIGTERM, note)
+        signal.signal(signal.SIGINT, note)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not under nohup
+            signal.signal(signal.SIGHUP, note)
     return signals
 
 
@@ -795,7 +807,8 @@ def make_env(env_id, full_observation):
     import shimmy  # here, because dm_control picks its renderer when it is imported
 
     gym.register_envs(shimmy)
-    left_out = {"Ant-v5": ["cfrc_ext"], "Humanoid-v5": ["cinert", "cvel", "qfrc_actuator", "cfrc_ext"]}
+    of_humanoids = ["cinert", "cvel", "qfrc_actuator", "cfrc_ext"]
+    left_out = {"Ant-v5": ["cfrc_ext"], "Humanoid-v5": of_humanoids, "HumanoidStandup-v5": of_humanoids}
     kwargs = {}
     if not full_observation:
         for part in left_out.get(env_id, []):
@@ -803,13 +816,17 @@ def make_env(env_id, full_observation):
     env = gym.make(env_id, disable_env_checker=True, **kwargs)
     env.reset(seed=0)  # some environments find out only now that there is no renderer
     actions = env.action_space
-    if not isinstance(actions, gym.spaces.Box) or np.abs([actions.low, actions.high]).max() > 1e6:
-        raise ValueError(f"SAC needs continuous, bounded actions, not {actions}")
+    if not isinstance(actions, gym.spaces.Box) or not np.issubdtype(actions.dtype, np.floating):
+        raise ValueError(f"SAC needs continuous actions, not {actions}")
+    if len(actions.shape) != 1:
+        raise ValueError(f"SAC needs actions that are a vector, not of shape {actions.shape}")
+    if np.abs([actions.low, actions.high]).max() > 1e6 or (actions.low >= actions.high).any():
+        raise ValueError(f"SAC needs bounded actions, of which none is constant, not {actions}")
     spaces = [env.observation_space]
     if isinstance(env.observation_space, gym.spaces.Dict):
         spaces = env.observation_space.spaces.values()
     if not all(is_vector(space) for space in spaces):
-        raise ValueError("it observes pixels or discrete values, not vectors of numbers")
+        raise ValueError("it observes pixels, discrete values or nested parts, not vectors of numbers")
     env = gym.wrappers.FlattenObservation(env)
     env = gym.wrappers.RescaleAction(env, actions.dtype.type(-1), actions.dtype.type(1))
     return gym.wrappers.RecordEpisodeStatistics(env)
@@ -885,6 +902,8 @@ def evaluate(agent, envs, args, step):
         discounted_returns += alive * args.gamma**t * rewards
         alive = alive & ~(terminations | truncations)
         t += 1
+        if t == 100_000:
+            fail(f"--env-id {args.env_id} needs a time limit: an episode goes on after {t:,} steps")
     shape = (args.num_seeds, args.eval_episodes)
     return {
         "eval/episodic_return": returns.reshape(shape),
@@ -971,23 +990,36 @@ def log_episodes(writers, infos, ended, step):
 
 def make_run_dirs(args):
     """Make a new folder per seed, with flags and versions in args.json. Returns the folders."""
-    task = args.env_id.replace("/", "-")
+    task = args.env_id.replace("/", "-").replace(":", "-")
     seeds = range(args.seed, args.seed + args.num_seeds)
     run_dirs = [Path(args.run_dir) / f"{task}__{SCRIPT}__{seed}__{time.time_ns()}" for seed in seeds]
-    packages = ("torch", "numpy", "gymnasium", "mujoco", "dm_control")
-    about = asdict(args) | {
-        "script": SCRIPT,
-        "run_dirs": [run_dir.name for run_dir in run_dirs],
-        "versions": {name: version(name) for name in packages},
-        "commit": git_commit(),
-    }
     try:
-        for seed, run_dir in zip(seeds, run_dirs):
+        for run_dir in run_dirs:
             run_dir.mkdir(parents=True)
-            (run_dir / "args.json").write_text(json.dumps(about | {"seed": seed}, indent=2))
+        write_flags(args, run_dirs)
     except OSError as error:
         fail(f"--run-dir {args.run_dir} can't be written to: {error}")
     return run_dirs
+
+
+def write_flags(args, run_dirs):
+    """Write args.json into each seed's folder that has none yet: the flags, and with what they were run."""
+    about = asdict(args) | {
+        "script": SCRIPT,
+        "run_dirs": [run_dir.name for run_dir in run_dirs],
+        "versions": package_versions(),
+        "commit": git_commit(),
+        "source": hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12],  # tells two edits apart
+    }
+    for k, run_dir in enumerate(run_dirs):
+        run_dir.mkdir(exist_ok=True)
+        if not (run_dir / "args.json").exists():
+            (run_dir / "args.json").write_text(json.dumps(about | {"seed": args.seed + k}, indent=2))
+
+
+def package_versions():
+    """The versions of what decides about the numbers of a run."""
+    return {name: version(name) for name in ("torch", "numpy", "gymnasium", "mujoco", "dm_control")}
 
 
 def git_commit():
@@ -1020,6 +1052,7 @@ def save_checkpoint(args, parts, run_dirs, writers, step, episode_starts):
         "run_dirs": [run_dir.name for run_dir in run_dirs],
         "step": step,
         "episode_starts": episode_starts,
+        "versions": package_versions(),
         "rng": [torch.get_rng_state(), *torch.cuda.get_rng_state_all()],
     }
     for name, part in parts.items():
@@ -1038,6 +1071,11 @@ def save_checkpoint(args, parts, run_dirs, writers, step, episode_starts):
 def read_checkpoint(run_dir):
     """What `save_checkpoint` wrote. Stops if it can't be used. No code in a stranger's file can run."""
     path = Path(run_dir) / "checkpoint.pt"
+    about = Path(run_dir) / "args.json"
+    if about.is_file() and not path.is_file():
+        first = json.loads(about.read_text())["run_dirs"][0]
+        if first != about.resolve().parent.name:
+            fail(f"--resume {run_dir}: no checkpoint.pt there; that of all its seeds is in {first}")
     try:
         with zipfile.ZipFile(path) as file:  # torch writes checksums, but does not look at them
             damaged = file.testzip()
@@ -1067,6 +1105,12 @@ def load_checkpoint(args, parts):
     torch.cuda.set_rng_state_all(gpu_rngs[: torch.cuda.device_count()])
     first = Path(args.resume).resolve()
     run_dirs = [first] + [first.parent / name for name in state["run_dirs"][1:]]
+    write_flags(args, run_dirs)  # of seeds whose folders were left behind when the run was moved
+    versions = package_versions()
+    if (before := state.get("versions", versions)) != versions:
+        tqdm.write(
+            f"note: --resume with {versions}, where it was {before}: the numbers may differ", sys.stderr
+        )
     return run_dirs, state["step"], state["episode_starts"]
 
 
@@ -1075,8 +1119,13 @@ def parse_args(argv=None):
     may_change = ["total_timesteps", "device", "num_threads", "env_workers", "tf32", "compile", "resume"]
     may_change += ["eval_interval", "log_interval", "checkpoint_interval"]
     args = parse_flags(argv, Args())
+    words = sys.argv[1:] if argv is None else argv
+    if not args.resume and any(word.startswith("--resume") for word in words):
+        fail("--resume needs a run directory")
     if args.resume:
         flags = read_checkpoint(args.resume)["flags"]
+        if differing := flags.keys() ^ vars(args).keys():
+            fail(f"--resume {args.resume}: it is of another version of this script, see {sorted(differing)}")
         args = parse_flags(argv, Args(**flags | {"resume": args.resume}))
         for name, value in flags.items():
             if name not in may_change and getattr(args, name) != value:
@@ -1109,6 +1158,7 @@ def explain(error):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a terminal may not know the letters of a folder's name
     # An error in TensorBoard's thread is raised again in this one, by the next number that is logged.
     threading.excepthook = lambda _: None
     try:
