@@ -23,8 +23,8 @@ import functools
 import glob
 import itertools
 import json
-import logging
 import math
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -33,11 +33,11 @@ import matplotlib
 import numpy as np
 import scipy.stats
 import tyro
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.proto.event_pb2 import SessionLog
+from tensorboard.util.tensor_util import make_ndarray
 from tqdm import tqdm
 
-# Of a resumed run tensorboard warns that the steps it logged twice are dropped, as they should be
-logging.getLogger("tensorboard").setLevel(logging.ERROR)
 matplotlib.use("Agg")  # before pyplot is imported
 import matplotlib.pyplot as plt
 
@@ -50,6 +50,7 @@ COLORS = {
     "FTFL": "#0072B2",
     "Tuned FTFL": "#56B4E9",
 }
+OTHER_COLORS = ("#E69F00", "#F0E442", "#999999")  # of scripts with other names
 SWITCHES = ("MBPO", "TUN only", "DNP only", "FTFL")
 DEFAULT_WIDTH, TUNED_WIDTH = 200, 400  # --model-hidden-dim of FTFL and of Tuned FTFL
 LINE_STYLES = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 4)), (0, (8, 4)))
@@ -98,19 +99,37 @@ class Run(NamedTuple):
 
 def read_run_dir(folder):
     """The Run in a folder with args.json and event files. Of a step logged twice, the last value counts."""
-    flags = json.loads((folder / "args.json").read_text())
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    scalars = {}
-    for tag in events.Tags()["scalars"]:
-        points = sorted({point.step: point.value for point in events.Scalars(tag)}.items())
-        scalars[tag] = tuple(np.array(points, dtype=float).T)
+    flags = json.loads((folder / "args.json").read_text(encoding="utf-8"))
+    parts = [read_events(path) for path in folder.glob("*tfevents*")]
+    # A resumed run has an event file per part. They are ordered by their steps, since clocks differ: a part
+    # that begins later is later, and of two that begin alike the one that goes on farther.
+    parts.sort(key=lambda part: (part[0], max(part[1], default=0)))
+    points = {}
+    for start, by_step in parts:
+        for tag, curve in points.items():  # what an earlier part logged behind this one's start is void
+            points[tag] = {step: value for step, value in curve.items() if step < start}
+        for step, values in by_step.items():
+            for tag, value in values.items():
+                points.setdefault(tag, {})[step] = value
+    scalars = {tag: tuple(np.array(sorted(x.items()), dtype=float).T) for tag, x in points.items() if x}
     return Run(str(folder), flags, scalars)
+
+
+def read_events(path):
+    """The first step that an event file stands for, and what it logs, {step: {tag: value}}."""
+    start, by_step = 0, {}
+    for event in EventFileLoader(str(path)).Load():
+        if event.session_log.status == SessionLog.START:
+            start = event.step
+        for value in event.summary.value:
+            by_step.setdefault(event.step, {})[value.tag] = float(make_ndarray(value.tensor))
+    return start, by_step
 
 
 def read_csv(path):
     """The Runs in a file written by `export`."""
     flags, points, ends = {}, {}, {}
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:  # also with a byte-order mark
         rows = csv.DictReader(file)
         if "tag" not in (rows.fieldnames or ()):
             raise ValueError("no file of `export`")
@@ -146,18 +165,38 @@ def planned_steps(run):
     return run.flags["gradient_steps" if is_study(run) else "total_timesteps"]
 
 
-def load_runs(patterns, unfinished=False):
+def find_runs(folder):
+    """The args.json files in a folder and below, through links; without any, the CSV files there."""
+    found, seen = {"args.json": [], ".csv": []}, set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in seen:
+            folders.clear()  # a link that leads back
+            continue
+        seen.add(os.path.realpath(place))
+        for ending, paths in found.items():
+            paths += [Path(place) / file for file in files if file.endswith(ending)]
+    return sorted(found["args.json"]) or sorted(found[".csv"])
+
+
+def code_of(flags):
+    """Which code a run is of: its commit, and of changed files also the script's own text."""
+    commit = flags.get("commit") or "no commit"
+    return f"{commit[:8]} changed, {flags.get('source', '?')}" if commit.endswith("-dirty") else commit[:8]
+
+
+def load_runs(patterns, unfinished=False, by_commit=False):
     """The Runs in all folders (searched through), globs and CSV files of `patterns`. Of a folder without run
     directories, the CSV files in it.
 
-    What can't be read, has not finished (unless `unfinished`) or repeats a run is named and left out.
+    What can't be read, has not finished (unless `unfinished`) or repeats a run is named and left out. Runs
+    of a group that are of different code are named, too, or kept apart (`by_commit`).
     """
     files, empty = {}, []
     for pattern in patterns:
         there, found = Path(pattern).exists(), []
         for path in [Path(pattern)] if there else map(Path, sorted(glob.glob(pattern, recursive=True))):
             if path.is_dir():
-                found += sorted(path.rglob("args.json")) or sorted(path.rglob("*.csv"))
+                found += find_runs(path)
             elif path.name == "args.json" or path.suffix == ".csv":
                 found.append(path)
         files |= {file.resolve(): file for file in found}
@@ -168,6 +207,10 @@ def load_runs(patterns, unfinished=False):
     for file in tqdm(files.values(), desc="reading", unit="run", leave=False, delay=2):
         try:
             for run in read_csv(file) if file.suffix == ".csv" else [read_run_dir(file.parent)]:
+                if by_commit:
+                    run.flags["changed"] = ", ".join(
+                        filter(None, [run.flags.get("changed"), code_of(run.flags)])
+                    )
                 identity(run.flags), run.flags["seed"]  # a run without these flags is left out, too
                 if (last := last_step(run)) < (planned := planned_steps(run)) and not unfinished:
                     note(f"left out {run.name}: unfinished, its log ends at step {last} of {planned}")
@@ -188,6 +231,13 @@ def load_runs(patterns, unfinished=False):
         kept[key] = run
     if not kept:
         fail(f"--runs {' '.join(patterns)}: no finished runs there (folders with args.json, or exported CSV)")
+    codes = {}
+    for run in kept.values():
+        codes.setdefault(identity(run.flags), set()).add(code_of(run.flags))
+    for (task, name, _), found in codes.items():
+        if len(found) > 1:
+            texts = "; ".join(sorted(found))
+            note(f"{task}, {name}: runs of different code are mixed ({texts}); see --by-commit")
     return list(kept.values())
 
 
@@ -197,7 +247,7 @@ NOT_COMPARED = {
     *("script", "env_id", "target_normalization", "next_state_prediction", "model_hidden_dim", "nll_beta"),
     *("seed", "num_seeds", "total_timesteps", "gradient_steps"),
     *("eval_interval", "eval_episodes", "log_interval", "checkpoint_interval"),
-    *("device", "num_threads", "env_workers", "compile", "versions", "commit"),
+    *("device", "num_threads", "env_workers", "compile", "versions", "commit", "source"),
     *("run_dir", "run_dirs", "resume", "changed"),
 }
 # Flags that sac.py has not: with --real-ratio 1 the other two have no model either, and these do nothing
@@ -210,7 +260,11 @@ MODEL_FLAGS = {
 
 
 def algorithm(flags):
-    """What a run's flags say it is: ftfl.py without its changes is MBPO; on real data alone, both are SAC."""
+    """What a run's flags say it is: ftfl.py without its changes is MBPO; on real data alone, both are SAC.
+
+    A script of another name is another algorithm, of that name."""
+    if flags["script"] not in ("sac", "mbpo", "ftfl"):
+        return flags["script"]
     if flags["script"] == "sac" or flags["real_ratio"] == 1:
         return "SAC"
     normalized = flags.get("target_normalization", False)
@@ -259,7 +313,8 @@ def group_runs(runs, tags):
     order, short = list(COLORS), short_names(groups)
     named = {task: {} for task in sorted(groups)}
     for task in named:
-        for name in sorted(groups[task], key=lambda name: (order.index(base(name)), name)):
+        known = {name: i for i, name in enumerate(order)}
+        for name in sorted(groups[task], key=lambda name: (known.get(base(name), len(known)), name)):
             for rest, members in groups[task][name].items():
                 others = variants[name, task if is_study(members[0]) else ""].values()
                 differs = [f"{k} {v}" for k, v in rest if any(other.get(k) != v for other in others)]
@@ -273,9 +328,9 @@ def group_runs(runs, tags):
     return named
 
 
-def load_agents(patterns, unfinished, tags):
+def load_agents(patterns, unfinished, by_commit, tags):
     """{task: {name: [runs]}} of the runs that trained an agent, see group_runs."""
-    runs = [run for run in load_runs(patterns, unfinished) if not is_study(run)]
+    runs = [run for run in load_runs(patterns, unfinished, by_commit) if not is_study(run)]
     if not runs:
         fail(f"--runs {' '.join(patterns)}: only model studies there, see `forensics`")
     return group_runs(runs, tags)
@@ -306,10 +361,12 @@ def styles(groups):
     The colour is the algorithm's, the line style tells its variants apart.
     """
     result, count = {}, {}
+    colors = dict(COLORS)
     for name in dict.fromkeys(name for named in groups.values() for name in named):
+        colors.setdefault(base(name), OTHER_COLORS[(len(colors) - len(COLORS)) % len(OTHER_COLORS)])
         count[base(name)] = count.get(base(name), -1) + 1
         result[name] = {
-            "color": COLORS[base(name)],
+            "color": colors[base(name)],
             "linestyle": LINE_STYLES[count[base(name)] % len(LINE_STYLES)],
         }
     return result
@@ -547,6 +604,7 @@ def curves(
     out: str = "figures/curves",
     tag: str = RETURN,
     unfinished: bool = False,
+    by_commit: bool = False,
 ):
     """Learning curves (Fig 4 and 5): IQM over seeds with its 95 % bootstrap interval, a panel per task.
 
@@ -557,8 +615,9 @@ def curves(
         out: the figure's name; .png and .pdf are added
         tag: what is drawn
         unfinished: take runs that have not finished as well; a curve ends where its first seed ends
+        by_commit: keep runs of different code apart, instead of saying that they are mixed
     """
-    groups = load_agents(runs, unfinished, [tag])
+    groups = load_agents(runs, unfinished, by_commit, [tag])
     short, style = short_names(groups), styles(groups)
     figure, axes = panels(len(groups))
     for axis, (task, named) in zip(axes, groups.items()):
@@ -581,7 +640,11 @@ def check_last(last):
 
 
 def summary(
-    runs: tuple[str, ...] = ("runs",), out: str = "figures/summary", last: int = 1, unfinished: bool = False
+    runs: tuple[str, ...] = ("runs",),
+    out: str = "figures/summary",
+    last: int = 1,
+    unfinished: bool = False,
+    by_commit: bool = False,
 ):
     """Final IQM return in percent of SAC's (Fig 1): a dot per task and algorithm with its 95 % interval.
 
@@ -594,9 +657,10 @@ def summary(
         out: the figure's name; .png and .pdf are added
         last: how many evaluations, up to the step of the comparison, are averaged
         unfinished: take runs that have not finished as well, with their last evaluation so far
+        by_commit: keep runs of different code apart, instead of saying that they are mixed
     """
     check_last(last)
-    groups = load_agents(runs, unfinished, [RETURN])
+    groups = load_agents(runs, unfinished, by_commit, [RETURN])
     short, style, finals = short_names(groups), styles(groups), {}
     for task, named in groups.items():
         note_missing(short[task], named, dict.fromkeys(map(base, style)))
@@ -646,7 +710,12 @@ def summary(
     save(figure, out)
 
 
-def ablation(runs: tuple[str, ...] = ("runs",), out: str = "figures/ablation", unfinished: bool = False):
+def ablation(
+    runs: tuple[str, ...] = ("runs",),
+    out: str = "figures/ablation",
+    unfinished: bool = False,
+    by_commit: bool = False,
+):
     """The four switch settings of ftfl.py online (Fig 2c, 3c): return and mean Q of each task with ablations.
 
     Example: python plots.py ablation --runs runs --out figures/ablation
@@ -655,9 +724,10 @@ def ablation(runs: tuple[str, ...] = ("runs",), out: str = "figures/ablation", u
         runs: folders that are searched, globs, or CSV files from `export`
         out: the figure's name; .png and .pdf are added
         unfinished: take runs that have not finished as well; a curve ends where its first seed ends
+        by_commit: keep runs of different code apart, instead of saying that they are mixed
     """
     content = {RETURN: "return", "losses/qf1_values": "mean Q"}
-    groups = load_agents(runs, unfinished, content)
+    groups = load_agents(runs, unfinished, by_commit, content)
     short = short_names(groups)
     groups = {
         task: named for task, named in groups.items() if {"TUN only", "DNP only"} & set(map(base, named))
@@ -825,7 +895,11 @@ def print_claims(task, here, by_task):
 
 
 def table(
-    runs: tuple[str, ...] = ("runs",), out: str = "figures/table", last: int = 1, unfinished: bool = False
+    runs: tuple[str, ...] = ("runs",),
+    out: str = "figures/table",
+    last: int = 1,
+    unfinished: bool = False,
+    by_commit: bool = False,
 ):
     """Final returns: mean and std over seeds, IQM and 95 % bootstrap interval; printed, and as .md and .csv.
 
@@ -839,9 +913,10 @@ def table(
         out: the table's name; .md and .csv are added
         last: how many evaluations, up to the row's step, are averaged
         unfinished: take runs that have not finished as well, with their last evaluation so far
+        by_commit: keep runs of different code apart, instead of saying that they are mixed
     """
     check_last(last)
-    groups = load_agents(runs, unfinished, [RETURN])
+    groups = load_agents(runs, unfinished, by_commit, [RETURN])
     short, algorithms = short_names(groups), dict.fromkeys(map(base, styles(groups)))
     header = ["task", "algorithm", "utd", "seeds", "steps", "mean", "std", "iqm", "low", "high"]
     rows = []
@@ -1226,6 +1301,9 @@ def print_demo(task, kind, named):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(
+        errors="replace"
+    )  # a terminal may not know the letters of a name, or a plus-minus sign
     commands = [curves, summary, ablation, forensics, table, taxonomy, export, demo]
     tyro.extras.subcommand_cli_from_dict(
         {command.__name__: command for command in commands}, description=__doc__

@@ -1131,3 +1131,125 @@ def test_demo_writes_png_and_pdf_from_run_directories(tmp_path, capsys):
     plots.demo((str(tmp_path / "runs"),), str(tmp_path / "demo.png"))
     assert all((tmp_path / f"demo.{suffix}").stat().st_size > 10_000 for suffix in ("png", "pdf"))
     assert str(tmp_path / "runs" / "broken") in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------- What users would hit
+def drawn(monkeypatch):
+    """The figures that are saved from now on."""
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure))
+    return figures
+
+
+def labels(figure):
+    return {line.get_label() for line in figure.axes[0].lines}
+
+
+def test_another_script_is_another_algorithm(tmp_path, monkeypatch, capsys):
+    """README invites to copy and change the scripts: what a copy does must not count as the original's."""
+    figures = drawn(monkeypatch)
+    for seed in (1, 2):
+        write_run(tmp_path / f"a{seed}", seed, [1, 2, 3], script="mbpo")
+        write_run(tmp_path / f"b{seed}", seed, [4, 5, 6], script="mbpo_v2")
+        write_run(tmp_path / f"c{seed}", seed, [7, 8, 9], script="my_sac")
+    flags = json.loads((tmp_path / "c1" / "args.json").read_text())
+    del flags["real_ratio"]  # a copy of sac.py has no such flag
+    for seed in (1, 2):
+        (tmp_path / f"c{seed}" / "args.json").write_text(json.dumps(flags | {"seed": seed}))
+    plots.curves((str(tmp_path),))
+    assert {"FTFL (2 seeds)", "mbpo_v2 (2 seeds)", "my_sac (2 seeds)"} == labels(figures[0])
+    assert capsys.readouterr().err == ""
+
+
+def test_runs_of_different_code_are_said_to_be_mixed_or_kept_apart(tmp_path, monkeypatch, capsys):
+    figures = drawn(monkeypatch)
+    write_run(tmp_path / "a", 1, [1, 2, 3], commit="a" * 40)
+    write_run(tmp_path / "b", 2, [1, 2, 3], commit="b" * 40)
+    write_run(tmp_path / "c", 3, [1, 2, 3], commit="b" * 40 + "-dirty", source="123")
+    write_run(tmp_path / "d", 4, [1, 2, 3], commit="b" * 40 + "-dirty", source="456")
+    plots.curves((str(tmp_path),))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "mixed" in line and all(x in line for x in ("aaaaaaaa", "bbbbbbbb", "123", "456"))
+    plots.curves((str(tmp_path),), by_commit=True)
+    assert labels(figures[0]) == {"FTFL (4 seeds)"} and len(labels(figures[1])) == 4
+    assert capsys.readouterr().err == ""
+
+
+def test_runs_behind_links_are_found_once(tmp_path):
+    write_run(tmp_path / "disk" / "a", 1, [1, 2, 3])
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "link").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "back").symlink_to(tmp_path / "runs")  # a circle
+    (run,) = plots.load_runs((str(tmp_path / "runs"),))
+    assert run.scalars["eval/episodic_return"][1].tolist() == [1, 2, 3]
+
+
+def test_a_resumed_run_whose_clock_went_back(tmp_path):
+    """The first machine died at step 150 after a checkpoint at 100; the second one's clock is behind."""
+    write_run(tmp_path / "a", 1, [1, 2, 3], every=50)  # steps 50, 100, 150
+    (first,) = (tmp_path / "a").glob("*tfevents*")
+    first.rename(tmp_path / "a" / "events.out.tfevents.2000000000.later-name")
+    with SummaryWriter(str(tmp_path / "a"), purge_step=101) as writer:
+        for step in (200, 250, 300):
+            writer.add_scalar("eval/episodic_return", step, step)
+    (run,) = plots.load_runs((str(tmp_path / "a"),))
+    steps, values = run.scalars["eval/episodic_return"]
+    assert steps.tolist() == [50, 100, 200, 250, 300] and values.tolist() == [1, 2, 200, 250, 300]
+
+
+def test_a_csv_with_a_byte_order_mark(tmp_path):
+    """As Excel saves it."""
+    write_run(tmp_path / "a", 1, [1, 2, 3])
+    plots.export((str(tmp_path / "a"),), str(tmp_path / "all.csv"))
+    text = (tmp_path / "all.csv").read_bytes()
+    (tmp_path / "all.csv").write_bytes(b"\xef\xbb\xbf" + text)
+    (run,) = plots.load_runs((str(tmp_path / "all.csv"),))
+    assert len(run.scalars["eval/episodic_return"][0]) == 3
+
+
+def test_steps_are_sorted_and_of_a_step_logged_twice_the_last_value_counts(tmp_path):
+    write_run(tmp_path / "a", 1, [])
+    with SummaryWriter(str(tmp_path / "a")) as writer:
+        for step, value in ((300, 3), (100, 9), (200, 2), (100, 1)):
+            writer.add_scalar("eval/episodic_return", value, step)
+    (run,) = plots.load_runs((str(tmp_path / "a"),))
+    steps, values = run.scalars["eval/episodic_return"]
+    assert steps.tolist() == [100, 200, 300] and values.tolist() == [1, 2, 3]
+
+
+def test_relative_returns_are_in_percent_of_sacs_iqm_not_of_its_mean():
+    sac_returns, returns = np.array([0.0, 10, 20, 1000]), np.array([30.0, 30, 30, 30])
+    assert plots.relative(returns, sac_returns) == pytest.approx(200)
+
+
+def test_what_is_logged_per_episode_is_never_held_beyond_a_runs_range():
+    """The shortest run begins first and ends first: what all have is from the latest start to that end."""
+    tag = "charts/episodic_return"
+    curves = [([10, 20, 30], [1, 1, 1]), ([15, 40, 90], [2, 2, 2]), ([25, 28, 80], [3, 3, 3])]
+    runs = [plots.Run(str(i), {}, {tag: tuple(map(np.array, curve))}) for i, curve in enumerate(curves)]
+    grid, values = plots.on_common_grid(runs, tag)
+    assert grid.min() >= 25 and grid.max() <= 30 and len(grid) > 0
+    assert values.tolist() == [[i] * len(grid) for i in (1, 2, 3)]
+
+
+CHANGES_NO_NUMBER = {"seed", "num_seeds", "total_timesteps", "eval_interval", "eval_episodes", "log_interval"}
+CHANGES_NO_NUMBER |= {
+    "checkpoint_interval",
+    "device",
+    "num_threads",
+    "env_workers",
+    "compile",
+    "run_dir",
+    "resume",
+}
+
+
+@pytest.mark.parametrize("name", sorted(vars(ftfl.Args())))
+def test_every_flag_separates_runs_or_is_known_to_change_no_number(name):
+    flags = vars(ftfl.Args()) | {"script": "ftfl"}
+    value = flags[name]
+    changed = {bool: not value, str: "residual" if value == "direct" else f"{value}x"}.get(type(value))
+    other = flags | {name: value + 1 if changed is None else changed}
+    if name == "real_ratio":
+        other[name] = 0.5
+    assert (plots.identity(flags) == plots.identity(other)) == (name in CHANGES_NO_NUMBER)
