@@ -3,12 +3,13 @@
 # make figures     installs into .venv, draws the published figures and tables anew from benchmark/results
 # make coursework  installs into .venv, makes the homework's folder, solves and checks it: 2 minutes
 # make test        installs into .venv, looks at the style of all Python files, runs all tests but those that need Ray
+# make nightly     make test, and each script learns to balance a pendulum: some minutes more
 # make test-sweep  installs Ray, too, into .venv-sweep, and runs the tests of benchmark/sweep.py
 SHELL := /bin/bash
 RIGHT_PYTHON := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c "$(RIGHT_PYTHON)" 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo forensics figures coursework test test-sweep
+.PHONY: demo forensics figures coursework test nightly test-sweep
 
 demo: .venv/installed
 	PATH="$(CURDIR)/.venv/bin:$$PATH" bash benchmark/demo.sh
@@ -26,6 +27,9 @@ test: .venv/installed
 	.venv/bin/ruff format --check *.py tests benchmark coursework
 	.venv/bin/ruff check *.py tests benchmark coursework
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2
+
+nightly: export NIGHTLY = 1
+nightly: test
 
 test-sweep: .venv-sweep/installed
 	OMP_NUM_THREADS=1 .venv-sweep/bin/python -m pytest -q tests/test_sweep.py

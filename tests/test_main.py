@@ -177,3 +177,51 @@ def test_compile_compiles_each_update_whole(script, tmp_path, monkeypatch):
     script.main(make_args(script, compile=True, device="cpu", **flags))
     names = ["SAC"] if script is sac else ["SAC", "Ensemble"]
     assert compiled == [(name, {"fullgraph": True, "mode": "default"}) for name in names]
+
+
+def test_the_model_is_trained_before_it_imagines_and_imagines_before_sac_is_updated(
+    model_script, tmp_path, monkeypatch
+):
+    calls = []
+
+    def record(owner, name):
+        function = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args: (calls.append(name), function(*args))[1])
+
+    for owner, name in (
+        (model_script, "train_model"),
+        (model_script, "imagine"),
+        (model_script.SAC, "update"),
+    ):
+        record(owner, name)
+    flags = {"env_id": "Hopper-v5", "learning_starts": 20, "total_timesteps": 21, "utd_ratio": 2}
+    model_script.main(make_args(model_script, **flags, run_dir=str(tmp_path)))
+    assert calls == ["train_model", "imagine", "update", "update", "imagine", "update", "update"]
+
+
+def test_of_the_synthetic_buffer_oldest_and_newest_are_drawn(model_script, tmp_path, monkeypatch):
+    seen, take = [], model_script.ReplayBuffer.take
+
+    def record(buffer, rows):
+        if buffer.capacity == 777:
+            seen.append((rows, buffer.size))
+        return take(buffer, rows)
+
+    monkeypatch.setattr(model_script.ReplayBuffer, "take", record)
+    flags = {"env_id": "Hopper-v5", "learning_starts": 20, "total_timesteps": 120, "batch_size": 100}
+    flags |= {"utd_ratio": 4, "synthetic_buffer_size": 777, "run_dir": str(tmp_path)}
+    model_script.main(make_args(model_script, **flags))
+    places = torch.cat([(rows / (size - 1)).flatten() for rows, size in seen])  # 0 oldest to 1 newest
+    assert places.min() == 0 and places.max() == 1
+    assert places.mean().item() == pytest.approx(0.5, abs=0.02) and places.std().item() > 0.27
+
+
+def test_episodes_are_logged_whether_they_end_in_a_terminal_state_or_by_the_time_limit(script, tmp_path):
+    """The scripted task's are of 5 and of 7 steps in turn; the reward is the step's number."""
+    flags = {} if script is sac else {"real_ratio": 1.0}
+    args = make_args(script, env_id="Scripted-v0", total_timesteps=40, learning_starts=39, **flags)
+    args.run_dir = str(tmp_path)
+    logs = read_scalars(script.main(args)[0])
+    lengths = [value for _, value in logs["charts/episodic_length"]]
+    assert {5, 7} == set(lengths)
+    assert [value for _, value in logs["charts/episodic_return"]] == [n * (n + 1) / 2 for n in lengths]

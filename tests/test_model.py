@@ -541,3 +541,23 @@ def test_large_holdouts_are_judged_by_rows_that_keep_no_step_with_the_episodes(m
     _, holdout_rows = model_script.split_rows(args, rows)
     logs = judge(model_script, model, buffer, holdout_rows)
     assert logs["rewards/real"].mean().item() == pytest.approx(0.005, abs=0.003)  # 0.04 with an even stride
+
+
+def test_the_loss_is_the_sum_of_all_networks_and_pulls_the_bounds_together(model_script):
+    """Of a mean, weight decay would weigh as many times more as there are networks."""
+    model, buffer, (train_rows, _), args = make_model(model_script, 2, learned_logvar_bounds=True)
+    losses = []
+    model.optimizer.minimize = losses.append
+    rows = train_rows.unsqueeze(1).expand(-1, args.ensemble_size, -1)
+    logs = model.update(buffer.take(rows))
+    width = (model.max_logvar - model.min_logvar).sum()
+    assert losses[0].item() == pytest.approx((logs["model/nll"].sum() + 0.01 * width).item(), rel=1e-4)
+    assert width > 0
+
+
+def test_a_training_goes_on_from_the_weights_of_the_last_one(model_script):
+    model, buffer, _, args = make_model(model_script, model_lr=1e-12, model_train_steps=2)
+    before = [p.clone() for p in model.parameters()]
+    for _ in range(2):
+        model_script.train_model(model, buffer, args)
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(before, model.parameters(), strict=True))
