@@ -50,7 +50,7 @@ BAD = [
 ]
 BAD_MODEL = [
     ({"env_id": "Scripted-v0"}, "termination_rule"),
-    ({"env_id": "InvertedDoublePendulum-v5"}, "termination_rule"),
+    ({"env_id": "Pendulum-v1"}, "termination_rule"),
     ({"real_ratio": 1.01}, "--real-ratio"),
     ({"real_ratio": -0.5}, "--real-ratio"),
     ({"real_ratio": 0.01, "batch_size": 20}, "--real-ratio"),  # rounds to no real row,
