@@ -7,12 +7,13 @@ likelihood. In OpenAI Gym, MBPO learns faster than SAC. In the DeepMind Control 
 
 1. Scale mismatch. One loss covers the change of the state and the reward. In Gym both are of similar size. In
    DMC a reward is about 0.01 at first, while velocities change by several units in a step: the loss is spent
-   on the states, and the imagined rewards are wrong. (The likelihood could balance this out, but the model's
-   variances are capped, which is a part of it: see `Ensemble.__init__`.)
+   on the states, and the imagined rewards are wrong. (The likelihood divides each squared error by the
+   predicted variance, which could balance this out. But that variance is capped: see `Ensemble.__init__`.)
    Repair: Target Unit Normalization (TUN). Every target, the reward too, gets mean 0 and variance 1.
-2. Residual targets. MBPO's model predicts s' - s, which is small and irregular beside s'. The paper finds
-   that this inflates the predicted variance and spoils the imagined states. (Why is open, since TUN takes
-   care of the size. We see it on some tasks only, and only after about 20,000 gradient steps.)
+2. Residual targets. MBPO's model predicts s' - s, which is irregular, and small beside s' (large as it may be
+   beside the reward). The paper finds that this inflates the predicted variance and spoils the imagined
+   states. (Why is open, since TUN takes care of the size. We see it on some tasks only, and only after about
+   20,000 gradient steps of the model.)
    Repair: Direct Next-state Prediction (DNP). The target is s' itself.
 
 A third cause, which the paper leaves out, is the likelihood. It divides the gradient of a prediction by the
@@ -280,10 +281,10 @@ class Ensemble(nn.Module):
 
         # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The likelihood
         # divides each squared error by its own variance, and so scale should not matter. Without TUN this cap
-        # makes it matter: the variance of humanoid-stand's raw velocity changes is 7 to 20 times what the cap
-        # lets the model predict, so their errors count that much too much in the loss. This is only a part of
-        # the answer: REPRODUCTION.md has what happens with a higher cap, and with bounds that are learned, as
-        # in the original MBPO.
+        # makes it matter: for humanoid-stand's velocities a model with TUN predicts variances that are, in raw
+        # units, 7 to 20 times as large as the cap allows, so their errors count that much too much in the
+        # loss. This is only a part of the answer: REPRODUCTION.md has what happens with a higher cap, and with
+        # bounds that are learned, as in the original MBPO.
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
         self.max_logvar = nn.Parameter(torch.full(per_target, 0.5), requires_grad=learned)
@@ -319,7 +320,7 @@ class Ensemble(nn.Module):
         The loss is the Gaussian negative log-likelihood, up to a factor of 2 and a constant:
         (y - mean)^2 / var + log var. It is summed over seeds and networks, not averaged, so that each network
         gets the gradient that it would get alone. --nll-beta multiplies each number's loss by var^beta, as a
-        constant (beta-NLL, Seitzer et al. 2022): the gradient of the mean is divided by less.
+        constant (beta-NLL, Seitzer et al. 2022): the gradient of the mean is divided by var^(1 - beta).
         """
         mean, logvar = self(batch.obs, batch.actions)
         squared_error = (self.targets(batch) - mean).square()
@@ -470,11 +471,13 @@ def termination_rule(env_id):
     for name in ("HalfCheetah-v5", "HumanoidStandup-v5", "Pusher-v5", "Reacher-v5", "Swimmer-v5"):
         healthy[name] = is_finite
     task = env_id.replace("-v4", "-v5")  # which ends by the same rules
-    # dm_control's suite (humanoid-stand) and manipulation (reach_site_features) end by time limits alone.
-    # Its other tasks, with names like CmuHumanoidGoToTarget, may end before.
-    name = task.removesuffix("-v0")
-    if task.startswith("dm_control/") and task.endswith("-v0") and ("-" in name or name.islower()):
-        healthy[task] = is_finite
+    # dm_control's suite (humanoid-stand; lqr is refused) and manipulation (reach_site_features) end by time
+    # limits alone. Its other tasks, with names like CmuHumanoidGoToTarget, may end before.
+    if task.startswith("dm_control/") and task.endswith("-v0"):
+        is_of_suite = "-" in task.removesuffix("-v0")
+        is_manipulation = task.islower()
+        if is_of_suite or is_manipulation:
+            healthy[task] = is_finite
     if task not in healthy:
         fail(f"--env-id {env_id}: which imagined states end it? Add a rule to termination_rule in {__file__}")
     # A NaN is never healthy. (In a run `imagine` then stops with an error.)

@@ -255,10 +255,10 @@ class Ensemble(nn.Module):
 
         # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The likelihood
         # divides each squared error by its own variance, and so scale should not matter. Without TUN this cap
-        # makes it matter: the variance of humanoid-stand's raw velocity changes is 7 to 20 times what the cap
-        # lets the model predict, so their errors count that much too much in the loss. This is only a part of
-        # the answer: REPRODUCTION.md has what happens with a higher cap, and with bounds that are learned, as
-        # in the original MBPO.
+        # makes it matter: for humanoid-stand's velocities a model with TUN predicts variances that are, in raw
+        # units, 7 to 20 times as large as the cap allows, so their errors count that much too much in the
+        # loss. This is only a part of the answer: REPRODUCTION.md has what happens with a higher cap, and with
+        # bounds that are learned, as in the original MBPO.
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
         self.max_logvar = nn.Parameter(torch.full(per_target, 0.5), requires_grad=learned)
@@ -289,7 +289,7 @@ class Ensemble(nn.Module):
         The loss is the Gaussian negative log-likelihood, up to a factor of 2 and a constant:
         (y - mean)^2 / var + log var. It is summed over seeds and networks, not averaged, so that each network
         gets the gradient that it would get alone. --nll-beta multiplies each number's loss by var^beta, as a
-        constant (beta-NLL, Seitzer et al. 2022): the gradient of the mean is divided by less.
+        constant (beta-NLL, Seitzer et al. 2022): the gradient of the mean is divided by var^(1 - beta).
         """
         mean, logvar = self(batch.obs, batch.actions)
         squared_error = (self.targets(batch) - mean).square()
@@ -420,11 +420,13 @@ def termination_rule(env_id):
     for name in ("HalfCheetah-v5", "HumanoidStandup-v5", "Pusher-v5", "Reacher-v5", "Swimmer-v5"):
         healthy[name] = is_finite
     task = env_id.replace("-v4", "-v5")  # which ends by the same rules
-    # dm_control's suite (humanoid-stand) and manipulation (reach_site_features) end by time limits alone.
-    # Its other tasks, with names like CmuHumanoidGoToTarget, may end before.
-    name = task.removesuffix("-v0")
-    if task.startswith("dm_control/") and task.endswith("-v0") and ("-" in name or name.islower()):
-        healthy[task] = is_finite
+    # dm_control's suite (humanoid-stand; lqr is refused) and manipulation (reach_site_features) end by time
+    # limits alone. Its other tasks, with names like CmuHumanoidGoToTarget, may end before.
+    if task.startswith("dm_control/") and task.endswith("-v0"):
+        is_of_suite = "-" in task.removesuffix("-v0")
+        is_manipulation = task.islower()
+        if is_of_suite or is_manipulation:
+            healthy[task] = is_finite
     if task not in healthy:
         fail(f"--env-id {env_id}: which imagined states end it? Add a rule to termination_rule in {__file__}")
     # A NaN is never healthy. (In a run `imagine` then stops with an error.)
