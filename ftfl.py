@@ -281,10 +281,10 @@ class Ensemble(nn.Module):
 
         # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The likelihood
         # divides each squared error by its own variance, and so scale should not matter. Without TUN this cap
-        # makes it matter: for humanoid-stand's velocities a model with TUN predicts variances that are, in raw
-        # units, 7 to 20 times as large as the cap allows, so their errors count that much too much in the
-        # loss. This is only a part of the answer: REPRODUCTION.md has what happens with a higher cap, and with
-        # bounds that are learned, as in the original MBPO.
+        # makes it matter: for humanoid-stand's velocities a model with TUN predicts variances that in raw
+        # units are 7 to 20 times as large as the cap allows, so their errors count that much too much in the
+        # loss. This is only a part of the answer: REPRODUCTION.md has what a higher cap does, and bounds that
+        # are learned, as in the original MBPO.
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
         self.max_logvar = nn.Parameter(torch.full(per_target, 0.5), requires_grad=learned)
