@@ -62,9 +62,7 @@ class RunArgs:  # what to run, where, and what to write
     seed: int = 1  # the first seed
     num_seeds: int = 1  # seeds trained side by side: seed, seed + 1, ...; one run directory each
     total_timesteps: int = 500_000  # environment steps per seed
-    full_observation: bool = (
-        False  # keep contact forces and inertias of Ant-v5, Humanoid-v5, HumanoidStandup-v5
-    )
+    full_observation: bool = False  # keep the contact forces and inertias of Ant-v5 and the humanoids of -v5
     device: str = "auto"  # auto (a GPU if there is one), cpu, cuda or cuda:N
     num_threads: int = 1  # CPU threads; two runs with one thread each do more than one run with two
     env_workers: bool = False  # a process per environment: faster for many seeds on a GPU, same results

@@ -229,7 +229,13 @@ def test_a_finished_run(script, tmp_path, capsys):
         assert stored["script"] == script.__name__ and stored["seed"] == seed
         assert stored["env_id"] == "Hopper-v5" and stored["num_seeds"] == 2
         assert stored["run_dirs"] == [d.name for d in run_dirs]
-        assert stored.keys() == vars(script.Args()).keys() | {"script", "commit", "versions", "run_dirs"}
+        assert stored.keys() == vars(script.Args()).keys() | {
+            "script",
+            "commit",
+            "source",
+            "versions",
+            "run_dirs",
+        }
         names = ("torch", "numpy", "gymnasium", "mujoco", "dm_control")
         assert stored["versions"] == {name: version(name) for name in names}
         if shutil.which("git") and (ROOT / ".git").exists():
