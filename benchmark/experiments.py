@@ -99,6 +99,16 @@ class Row:
     def full_name(self):
         return f"{self.folder.replace('/', '-')}-{self.name}"
 
+    def file(self, seed):
+        """Where in benchmark/results a seed's numbers are."""
+        if self.folder == "pilots":
+            return "pilots.csv"
+        if self.together or self.full_name == "studies-sac":
+            return f"{self.folder}/{self.name}.csv"
+        if self.folder == "studies":
+            return f"{self.folder}/{self.name}__{seed}.csv"
+        return f"{self.folder}/{self.name}__seed{seed}.csv"
+
 
 ROWS = []
 
@@ -172,11 +182,9 @@ critics("humanoid-stand-ftfl-paper-gpu", "ftfl", GPU, seeds=SIX, **STAND)
 # How long does SAC take to learn to walk, once its critics hold?
 EVALUATED = "--eval-interval 5000 --eval-episodes 5"
 NORMED = f"{NORM} {EVALUATED}"
-LONG = f"{NORMED} {GPU} --log-interval 250 --checkpoint-interval 20000"
 critics("walk-sac-utd1-norm", "sac", NORMED, utd=1, steps=75_000, seeds=(1,))
 critics("walk-sac-utd10-norm", "sac", NORMED, steps=50_000, seeds=(1,))
 critics("walk-sac-utd1", "sac", f"{EVALUATED} --compile --log-interval 100", utd=1, steps=90_000, seeds=(1,))
-critics("walk-sac-utd4-norm-gpu", "sac", LONG, utd=4, steps=100_000)
 critics("walk-sac-utd10-norm-cool", "sac", NORMED, steps=30_000, seeds=(1,), intervention="cool")
 critics("walk-ftfl-utd10-norm", "ftfl", f"{NORMED} --compile", steps=30_000, seeds=(1,))
 

@@ -88,8 +88,8 @@ def by_step(run, columns):
     return [(int(step), [values.get(step, np.nan) for values in found]) for step in steps]
 
 
-def write_critics(row, runs, folder):
-    with whole(folder / f"{row.name}.csv") as writer:
+def write_critics(row, runs, out):
+    with whole(out / row.file(runs[0].flags["seed"])) as writer:
         writer.writerow(["seed", "step", *CRITICS])
         for run in runs:
             for step, values in by_step(run, CRITICS):
@@ -97,21 +97,21 @@ def write_critics(row, runs, folder):
                 writer.writerow([run.flags["seed"], step, *cells])
 
 
-def write_fits(row, runs, folder):
+def write_fits(row, runs, out):
     for run in runs:
         columns = {column: tag for column, tag in FITS.items() if tag in run.scalars}
-        with whole(folder / f"{row.name}__{run.flags['seed']}.csv") as writer:
+        with whole(out / row.file(run.flags["seed"])) as writer:
             writer.writerow(["step", *columns])
             for step, values in by_step(run, columns):
                 writer.writerow([step, *(f"{x:.4g}" for x in values)])
 
 
-def write_seen(row, runs, folder):
+def write_seen(row, runs, out):
     """Per evaluation its return, and of the transitions since the last one the mean reward and the share of
     rewards above 0.1."""
     rewards = model_study.read_buffer(runs[0].name)[0].rewards
     start = 0
-    with whole(folder / f"{row.name}.csv") as writer:
+    with whole(out / row.file(runs[0].flags["seed"])) as writer:
         writer.writerow(["step", "return", "reward", "rewarded"])
         for step, value in zip(*runs[0].scalars["eval/episodic_return"]):
             part = rewards[start : int(step)]
@@ -120,10 +120,10 @@ def write_seen(row, runs, folder):
             start = int(step)
 
 
-def write_pilot(row, runs, folder):
+def write_pilot(row, runs, out):
     """Returns of the random policy's episodes, and of the evaluations that a column names; nothing for one
     that there was not. Other tasks' lines stay."""
-    path = folder.parent / "pilots.csv"
+    path = out / row.file(runs[0].flags["seed"])
     scalars = runs[0].scalars
     evaluations = dict(zip(*scalars["eval/episodic_return"]))
     steps, episodes = scalars["charts/episodic_return"]
@@ -141,11 +141,11 @@ def write_pilot(row, runs, folder):
             writer.writerows([PILOT, *lines])
 
 
-def write_returns(row, runs, folder):
+def write_returns(row, runs, out):
     for number, run in enumerate(runs):
-        path = folder / f"{row.name}__seed{run.flags['seed']}.csv"
+        path = out / row.file(run.flags["seed"])
         if row.task == "dm_control/quadruped-walk-v0":
-            write_landings(folder / "landings" / path.name, Path(runs[0].name), number)
+            write_landings(path.parent / "landings" / path.name, Path(runs[0].name), number)
         here = str(Path(run.name).parent)  # the run's folder, of which the file must not know
         with tempfile.TemporaryDirectory() as temporary:
             written = plots.write_csv([run], f"{temporary}/run.csv", RETURNS)
@@ -194,4 +194,4 @@ def export(row, run_dirs, out):
     writer = WRITERS.get(row.folder, write_returns)
     if row.full_name == "studies-sac":
         writer = write_seen
-    writer(row, runs, Path(out) / row.folder)
+    writer(row, runs, Path(out))
