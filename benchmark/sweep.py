@@ -79,21 +79,16 @@ if os.getppid() == int(sys.argv[1]):  # else it was killed before
     os.execv(sys.argv[2], sys.argv[2:])"""
 
 
-STOP = threading.Event()  # set when the sweep is told to stop: attempts on this machine then stop, too
-
-
 @dataclass
 class Args:
     rows: tuple[str, ...] = ()  # of benchmark/experiments.py: names, or how they begin; all: every one
     preset: str = ""  # paper, decisive, laptop, hopper or smoke; what the next three flags leave open
-    algos: tuple[str, ...] = ()  # sac, mbpo, ftfl, tuned (a larger model), tun or dnp (one of FTFL's changes)
+    algos: tuple[str, ...] = ()  # sac, mbpo, ftfl, or another one of ALGOS in benchmark/experiments.py
     tasks: tuple[str, ...] = ()  # the scripts' --env-id
     seeds: tuple[int, ...] = ()  # which seeds; of rows, by default all
     num_seeds: int | None = None  # seeds side by side in one process, by default 1; on a GPU, take all
-    run_dir: str = ""  # folder of all runs, by default runs/PRESET; on a cluster, one that all nodes share
-    jobs: int | None = (
-        None  # runs side by side on this machine; by default as many as --cpus and --gpus allow
-    )
+    run_dir: str = ""  # folder of all runs, by default runs/PRESET or runs/rows; a cluster's nodes share it
+    jobs: int | None = None  # runs side by side on this machine; by default what --cpus and --gpus allow
     address: str = ""  # of a Ray cluster (auto: the one this machine is in); by default this machine alone
     cpus: float = 1  # cores per run
     gpus: float = 0  # GPUs per run, 0.5 for two runs on one; with 0 the runs stay on the CPU
@@ -357,26 +352,27 @@ def is_running(run):
         return False
 
 
-def attempt(run, environment=None):
+def attempt(run, environment=None, is_stopped=lambda: False):
     """Bring a run to its end, and before it the one that it needs. Returns the last exit code."""
-    if run.needs and (code := attempt(run.needs, environment)):
+    if run.needs and (code := attempt(run.needs, environment, is_stopped)):
         return code
     if not run.run_dir.is_dir():  # the sweep has made it; one of this node's own would be seen by nobody
         raise FileNotFoundError(f"there is no {run.run_dir}")
     run.folder.mkdir(parents=True, exist_ok=True)
     with open(run.folder / "lock", "a") as lock, open(run.folder / "log.txt", "a") as log:
         while is_locked(lock):  # by a script whose node was lost, or whose sweep was killed, until it ends
-            if STOP.wait(1):
+            if is_stopped():
                 return STOPPED
+            time.sleep(1)
         for _ in range(1 + RETRIES):
             if is_complete(run):
                 return 0
-            if STOP.is_set():
+            if is_stopped():
                 return STOPPED
             if not progress(run.folder)[1]:  # a beginning without a checkpoint would be a second run in plots
                 for path in run.folder.glob("*/"):
                     shutil.rmtree(path)
-            code = run_script(run, lock, log, environment)
+            code = run_script(run, lock, log, environment, is_stopped)
             if code == 0 and run.script == "model_study":
                 (run.folder / "complete").write_text(str(run.flags["steps"]))
             if code in (0, 2):  # 2: a mistake in the flags, which another attempt would find, too
@@ -384,7 +380,7 @@ def attempt(run, environment=None):
     return code
 
 
-def run_script(run, lock, log, environment=None):
+def run_script(run, lock, log, environment, is_stopped):
     """Run its command to the end, or to the end that a stopped sweep wants. Returns the exit code."""
     words = command(run)
     print("\n$", shlex.join(words), file=log, flush=True)  # a killed script's last line has no end
@@ -400,9 +396,10 @@ def run_script(run, lock, log, environment=None):
     )
     try:
         while (code := process.poll()) is None:
-            if STOP.wait(0.5):
+            if is_stopped():
                 process.terminate()
                 return process.wait()
+            time.sleep(0.5)
     except KeyboardInterrupt:  # from ray.cancel
         process.terminate()
         process.wait()
@@ -479,6 +476,7 @@ class Machine:
                 self.gpus.put(place)
             jobs = len(places)
         self.pool = ThreadPoolExecutor(args.jobs or jobs)
+        self.stopping = threading.Event()
         self.runs = {}  # future: Run
 
     def start(self, run):
@@ -486,10 +484,10 @@ class Machine:
 
     def work(self, run):
         if not self.on_gpus:
-            return attempt(run)
+            return attempt(run, {}, self.stopping.is_set)
         number = self.gpus.get()
         try:
-            return attempt(run, {"CUDA_VISIBLE_DEVICES": number})
+            return attempt(run, {"CUDA_VISIBLE_DEVICES": number}, self.stopping.is_set)
         finally:
             self.gpus.put(number)
 
@@ -503,7 +501,7 @@ class Machine:
 
     def stop(self):
         """Have what is running leave a checkpoint, and wait for it."""
-        STOP.set()
+        self.stopping.set()
         self.pool.shutdown(cancel_futures=True)
 
 
@@ -611,6 +609,9 @@ def main(args, passed=()):
     runs = sorted(plan(args, passed), key=seconds, reverse=True)  # else few cores have the long ones last
     if args.dry_run:
         return dry_run(runs)
+    for run in runs:
+        if run.flags["device"] != "cpu" and not args.gpus:
+            ftfl.fail(f"--rows {run.row} was run on a GPU: say --gpus 1")
     folders = {"--run-dir": run_dir_of(args)}
     if args.export:
         folders["--out"] = Path(args.out).resolve()

@@ -365,6 +365,26 @@ def test_a_script_ends_with_its_worker_and_no_other_attempt_begins_before(fake):
     assert not sweep.is_running(run)
 
 
+# A worker of Ray's, as far as code is concerned: it gets what sweep.py, as a program, pickles, and has none of
+# this folder's modules
+PICKLED = """import sys, cloudpickle
+_, __file__, run_dir = sys.argv
+exec(open(__file__).read().split('if __name__ == "__main__"')[0])
+(run,) = plan(Args(algos=("sac",), tasks=("InvertedPendulum-v5",), seeds=(1,), run_dir=run_dir))
+sys.stdout.buffer.write(cloudpickle.dumps((attempt, run)))"""
+LOADED = """import pickle, sys
+attempt, run = pickle.load(sys.stdin.buffer)
+sys.exit(attempt(run))"""
+
+
+def test_what_a_worker_of_ray_gets_is_whole(tmp_path):
+    """Ray pickles as cloudpickle does. The run is complete, so that the worker only looks at it."""
+    save_checkpoint(tmp_path / "sac/InvertedPendulum-v5/seed1", 500_000)
+    words = [sys.executable, "-c", PICKLED, ROOT / "benchmark/sweep.py", tmp_path]
+    sent = subprocess.run(words, stdout=subprocess.PIPE, check=True, cwd="/").stdout
+    subprocess.run([sys.executable, "-c", LOADED], input=sent, check=True, cwd="/")
+
+
 def test_an_interrupt_from_ray_ends_the_script_in_order(fake):
     run, _ = fake
     worker = start_worker(run, SLOW)
@@ -421,7 +441,7 @@ def test_gpus_are_shared_as_the_flag_says_and_a_run_sees_one(monkeypatch):
     monkeypatch.setattr(sweep.torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     seen = []
-    monkeypatch.setattr(sweep, "attempt", lambda run, environment: seen.append(environment) or 0)
+    monkeypatch.setattr(sweep, "attempt", lambda run, environment, _: seen.append(environment) or 0)
     machine = sweep.Machine(sweep.Args(gpus=0.5))
     assert machine.pool._max_workers == 4
     machine.work(None)
