@@ -365,8 +365,8 @@ def test_a_script_ends_with_its_worker_and_no_other_attempt_begins_before(fake):
     assert not sweep.is_running(run)
 
 
-# A worker of Ray's, as far as code is concerned: it gets what sweep.py, as a program, pickles, and has none of
-# this folder's modules
+# A worker of Ray's, as far as code is concerned: it gets what sweep.py, as a program, pickles, and has none
+# of this folder's modules
 PICKLED = """import sys, cloudpickle
 _, __file__, run_dir = sys.argv
 exec(open(__file__).read().split('if __name__ == "__main__"')[0])
