@@ -154,12 +154,14 @@ def plan(args, passed=()):
     if args.export and passed and Path(args.out).resolve() == RESULTS:
         ftfl.fail(f"{list(passed)[0]} changes the rows: --export then needs an --out of its own")
     runs = runs_of_rows(args, passed) if args.rows else runs_of_preset(args, passed)
-    for run in {run.folder.parent: run for run in runs}.values():
+    needed = [run.needs for run in runs if run.needs]
+    for run in {run.folder.parent: run for run in [*runs, *needed]}.values():
         refuse_other_flags(run)
     return runs
 
 
 def runs_of_preset(args, passed):
+    """Those of --algos, --tasks and --seeds."""
     if args.preset and args.preset not in PRESETS:
         ftfl.fail(f"--preset {args.preset}: there are {', '.join(PRESETS)}")
     preset = PRESETS.get(args.preset, {})
@@ -186,16 +188,19 @@ def runs_of_preset(args, passed):
 
 
 def runs_of_rows(args, passed):
+    """Those of --rows."""
     for flag in ("preset", "algos", "tasks"):
         if getattr(args, flag):
             ftfl.fail(f"--{flag} can't be with --rows: a row has its own")
     by_name = {row.full_name: row for row in ROWS}
     wanted = {}
     for name in args.rows:
-        found = [name] if name in by_name else [x for x in by_name if x.startswith(name) or name == "all"]
+        found = {name: by_name[name]} if name in by_name else {}
+        if not found:
+            found = {x: row for x, row in by_name.items() if x.startswith(name) or name == "all"}
         if not found:
             ftfl.fail(f"--rows {name}: no row of benchmark/experiments.py is named so or begins so")
-        wanted |= {full_name: by_name[full_name] for full_name in found}
+        wanted |= found
     runs = []
     for row in wanted.values():
         needs = None
@@ -269,9 +274,7 @@ def refuse_other_flags(run):
         if not run.row and other not in ALGOS:
             continue
         names = run.flags.keys()
-        if (
-            other != mine or run.script == "model_study"
-        ):  # whose args.json has the flags of the model's script
+        if other != mine or run.script == "model_study":  # args.json of a study has the flags of ftfl.py
             names = names & there.keys()
         if not run.row:
             names = names - own_flags(mine) - own_flags(other)
@@ -496,7 +499,8 @@ class Machine:
         ended = []
         for future in wait(self.runs, timeout=1, return_when=FIRST_COMPLETED).done:
             error = future.exception()
-            ended.append((self.runs.pop(future), error or future.result()))
+            code = f"{type(error).__name__}: {error}" if error else future.result()
+            ended.append((self.runs.pop(future), code))
         return ended
 
     def stop(self):
@@ -579,14 +583,14 @@ class Cluster:
             time.sleep(0.5)
 
 
-def export(run, out):
+def write_csv(run, out):
     """Write a complete run's CSV. Returns what kept it from that, or nothing."""
-    from export import export as write  # here, because it takes seconds to load
+    from export import export  # here, because it takes seconds to load
 
     (row,) = (row for row in ROWS if row.full_name == run.row)
     seeds = [(json.loads(path.read_text())["seed"], path.parent) for path in run.folder.glob("*/args.json")]
     try:
-        write(row, [run_dir for _, run_dir in sorted(seeds)], out)
+        export(row, [run_dir for _, run_dir in sorted(seeds)], out)
     except (Exception, SystemExit) as error:  # must stop no other run
         return f"its CSV can't be written: {type(error).__name__}: {error}"
 
@@ -630,7 +634,7 @@ def main(args, passed=()):
     def settle(run, code):
         """Note that a run has ended, well or not."""
         if code == 0 and args.export:
-            code = export(run, args.out) or 0
+            code = write_csv(run, args.out) or 0
         if code == 0:
             done.add(run.name)
             return

@@ -222,7 +222,7 @@ def test_no_csv_is_written_of_a_run_of_another_length_and_the_sweep_says_so(tmp_
     (run.folder / "run/args.json").write_text(json.dumps(flags))
     logged = plots.Run(str(run.folder / "run"), flags, {"eval/episodic_return": ([20_000, 25_000], [1, 2])})
     monkeypatch.setattr(plots, "read_run_dir", lambda folder: logged)
-    assert "25000 steps, not 20000" in sweep.export(run, tmp_path / "out")
+    assert "25000 steps, not 20000" in sweep.write_csv(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -266,3 +266,13 @@ def test_landings_are_those_of_the_agent_with_that_number(tmp_path, monkeypatch)
     (none,) = (line for line in published if line[:2] == ["none", "1"])
     assert found[0] == published[0] and found[1][0] == "agent"
     assert [float(x) for x in found[1][1:]] == pytest.approx([float(x) for x in none[1:]], rel=1e-3)
+
+
+def test_a_row_that_was_on_a_gpu_is_not_begun_without_one(tmp_path, capsys):
+    with pytest.raises(SystemExit) as error:
+        sweep.main(sweep.Args(rows=("critics-ftfl-paper-gpu",), run_dir=str(tmp_path / "runs")))
+    said = capsys.readouterr().err
+    assert (
+        error.value.code == 2 and said.startswith("error: --rows critics-ftfl-paper-gpu") and "--gpus" in said
+    )
+    assert not list(tmp_path.iterdir())
