@@ -86,9 +86,9 @@ class Args:
     algos: tuple[str, ...] = ()  # sac, mbpo, ftfl, or another one of ALGOS in benchmark/experiments.py
     tasks: tuple[str, ...] = ()  # the scripts' --env-id
     seeds: tuple[int, ...] = ()  # which seeds; of rows, by default all
-    num_seeds: int | None = None  # seeds side by side in one process, by default 1; on a GPU, take all
+    num_seeds: int = 0  # seeds side by side in one process; 0: as the preset says, or 1. On a GPU, take all
     run_dir: str = ""  # folder of all runs, by default runs/PRESET or runs/rows; a cluster's nodes share it
-    jobs: int | None = None  # runs side by side on this machine; by default what --cpus and --gpus allow
+    jobs: int = 0  # runs side by side on this machine; 0: as many as --cpus and --gpus allow
     address: str = ""  # of a Ray cluster (auto: the one this machine is in); by default this machine alone
     cpus: float = 1  # cores per run
     gpus: float = 0  # GPUs per run, 0.5 for two runs on one; with 0 the runs stay on the CPU
@@ -147,15 +147,14 @@ def plan(args, passed=()):
             ftfl.fail(f"{flag} can't stand after --: the sweep sets it")
     if not 0.001 <= args.cpus < 1e6 or not 0 <= args.gpus <= 1:
         ftfl.fail("--cpus must be 0.001 or more, and --gpus lie in [0, 1]")
-    if args.jobs is not None and args.jobs < 1:
-        ftfl.fail(f"--jobs must be at least 1, not {args.jobs}")
+    if args.jobs < 0:
+        ftfl.fail(f"--jobs must be at least 1, or 0, not {args.jobs}")
     if args.export and not args.rows:
         ftfl.fail("--export is for --rows; plots.py export writes the CSV of other runs")
     if args.export and passed and Path(args.out).resolve() == RESULTS:
         ftfl.fail(f"{list(passed)[0]} changes the rows: --export then needs an --out of its own")
     runs = runs_of_rows(args, passed) if args.rows else runs_of_preset(args, passed)
-    needed = [run.needs for run in runs if run.needs]
-    for run in {run.folder.parent: run for run in [*runs, *needed]}.values():
+    for run in {run.folder.parent: run for run in runs}.values():
         refuse_other_flags(run)
     return runs
 
@@ -172,7 +171,7 @@ def runs_of_preset(args, passed):
     for algo in algos:
         if algo not in ALGOS:
             ftfl.fail(f"--algos {algo}: there are {', '.join(ALGOS)}")
-    num_seeds = preset.get("num_seeds", 1) if args.num_seeds is None else args.num_seeds
+    num_seeds = args.num_seeds or preset.get("num_seeds", 1)
     runs = []
     for task in tasks:
         kind = "dmc flags" if task.startswith("dm_control/") else "gym flags"
@@ -201,16 +200,19 @@ def runs_of_rows(args, passed):
         if not found:
             ftfl.fail(f"--rows {name}: no row of benchmark/experiments.py is named so or begins so")
         wanted |= found
-    runs = []
+    runs = {}
     for row in wanted.values():
         needs = None
         if row.needs:
             (needs,) = runs_of_row(args, by_name[row.needs], passed)
-        made = runs_of_row(args, row, passed, needs)
-        runs += [run for run in made if not args.seeds or run.flags["seed"] in args.seeds]
+        for run in runs_of_row(args, row, passed, needs):
+            if not args.seeds or run.flags["seed"] in args.seeds:
+                runs[run.name] = run
+                if needs:
+                    runs[needs.name] = needs
     if not runs:
         ftfl.fail(f"--seeds {' '.join(map(str, args.seeds))}: no run of --rows begins with one of them")
-    return runs
+    return list(runs.values())
 
 
 def runs_of_row(args, row, passed, needs=None):
