@@ -2,9 +2,9 @@
 # make forensics   installs into .venv, fits the model of all four switch settings to the same data: 10 minutes
 # make figures     installs into .venv, draws the published figures and tables anew from benchmark/results
 # make coursework  installs into .venv, makes the homework's folder, solves and checks it: 2 minutes
-# make test        installs into .venv, looks at the style of all Python files, runs all tests but those that need Ray
+# make test        installs into .venv, looks at the style of all Python files, runs all tests (of Ray those of test-sweep only)
 # make nightly     make test, and each script learns to balance a pendulum: some minutes more
-# make test-sweep  installs Ray, too, into .venv-sweep, and runs the tests of benchmark/sweep.py
+# make test-sweep  installs Ray, too, into .venv-sweep, and runs the tests of benchmark/sweep.py on one machine and on Ray
 SHELL := /bin/bash
 RIGHT_PYTHON := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c "$(RIGHT_PYTHON)" 2>/dev/null && echo $$p && break; done)

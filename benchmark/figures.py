@@ -16,12 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmark")]
 
-import critics  # noqa: E402
+import experiments  # noqa: E402
+import export  # noqa: E402
 import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
-import oracle  # noqa: E402
-import pilots  # noqa: E402
-import studies  # noqa: E402
 import taxonomy  # noqa: E402
 
 import plots  # noqa: E402
@@ -33,26 +31,35 @@ import matplotlib.pyplot as plt  # noqa: E402
 RESULTS = ROOT / "benchmark/results"
 
 
+def names_in(folder):
+    """The names of the rows whose numbers are in a folder of benchmark/results, in order and once each."""
+    return list(dict.fromkeys(row.name for row in experiments.ROWS if row.folder == folder))
+
+
+# The fits of 50,000 gradient steps, and not the run that some of them take transitions of
+FITS = [name for name in names_in("studies") if name != "sac" and "beta" not in name]
+
+
 # ---------------------------------------- Critics
 def read_row(name):
-    """{column: (steps after the random ones, values of each seed)} of a row of benchmark/critics.py."""
+    """{column: (steps after the random ones, values of each seed)} of a row of benchmark/experiments.py."""
     with open(RESULTS / f"critics/{name}.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     seeds, found = sorted({line["seed"] for line in lines}, key=int), {}
-    for column in critics.TAGS:
+    for column in export.CRITICS:
         points = [(x["seed"], int(x["step"]), float(x[column])) for x in lines if x.get(column)]
         steps = sorted({step for _, step, _ in points})
         values = {(seed, step): value for seed, step, value in points}
         found[column] = (
-            np.array(steps) - critics.START,
+            np.array(steps) - experiments.START,
             np.array([[values.get((s, t), np.nan) for t in steps] for s in seeds]),
         )
     return found
 
 
 def complete_rows():
-    """The rows of benchmark/critics.py whose runs are complete, in its order."""
-    return [name for name in critics.ROWS if (RESULTS / f"critics/{name}.csv").exists()]
+    """The rows of benchmark/experiments.py whose runs are complete, in its order."""
+    return [name for name in names_in("critics") if (RESULTS / f"critics/{name}.csv").exists()]
 
 
 def at_end(row, column, last=4):
@@ -149,7 +156,7 @@ POLICIES = {"none": "no action", "random": "random", "agent": "SAC, mean action"
 
 
 def read_landings(path=None):
-    """{policy: {column: values of its episodes}} of `benchmark/critics.py --landings`."""
+    """{policy: {column: values of its episodes}} of `benchmark/experiments.py --landings`."""
     with open(path or RESULTS / "critics/landings.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     found = {line["policy"]: [x for x in lines if x["policy"] == line["policy"]] for line in lines}
@@ -259,8 +266,8 @@ def draw_landings():
     axes[0].legend(frameon=False)
     plots.title(axes[0], "return", "how upright the episode begins")
     steps, returns = read_row("walk-sac-utd1")["episode"]
-    axes[1].plot((steps + critics.START) / 1000, returns[0], ".", color=plots.COLORS["SAC"])
-    axes[1].axvline(critics.START / 1000, color="0.6", lw=1)
+    axes[1].plot((steps + experiments.START) / 1000, returns[0], ".", color=plots.COLORS["SAC"])
+    axes[1].axvline(experiments.START / 1000, color="0.6", lw=1)
     plots.title(axes[1], "returns of SAC's training episodes", "thousand steps; to the line: random")
     plots.save(figure, str(RESULTS / "critics_landings"))
 
@@ -347,20 +354,6 @@ def widths_table():
 def draw_taxonomy():
     """The figure and the table of all tasks that `plots.py taxonomy` makes."""
     plots.taxonomy(str(RESULTS / "taxonomy.csv"), str(RESULTS / "taxonomy"))
-
-
-def pilots_table():
-    """The pilots of benchmark/pilots.py by falling gap, and what its rule takes of them."""
-    heads = ["task", "gap", "random", *(f"after {step:,}" for step in pilots.EVALUATED), "lift", ""]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
-    found, tasks = pilots.read(RESULTS / "pilots.csv"), pilots.order(RESULTS / "taxonomy.csv")
-    chosen, _ = pilots.choose([task for _, task in tasks], found)
-    for gap, task in tasks:
-        if task in found:
-            numbers = map(span, [gap, *found[task].values(), pilots.lift(found[task])])
-            name = task.removeprefix("dm_control/").rsplit("-v", 1)[0]
-            lines.append(f"| {name} | {' | '.join(numbers)} | {'chosen' if task in chosen else ''} |")
-    return "\n".join(lines)
 
 
 # ---------------------------------------- The laptop grid
@@ -583,9 +576,9 @@ TRAINED = "charts/episodic_return"
 
 
 def read_oracle(task="cheetah-run"):
-    """{row of benchmark/oracle.py: its complete runs, by seed}."""
+    """{row of benchmark/experiments.py: its complete runs, by seed}."""
     folder = RESULTS / "oracle" / task
-    paths = {name: sorted(folder.glob(f"{name}__seed*.csv")) for name in oracle.ROWS}
+    paths = {name: sorted(folder.glob(f"{name}__seed*.csv")) for name in names_in(f"oracle/{task}")}
     return {name: [plots.read_csv(path)[0] for path in paths[name]] for name in paths if paths[name]}
 
 
@@ -694,10 +687,9 @@ SHOWN_STEPS = (2_000, 10_000, 20_000, 50_000)
 
 
 def read_fit(name):
-    """{column: (seeds, steps)} of the fits of benchmark/studies.py by that name, `step` too; {} if none is
-    complete."""
+    """{column: (seeds, steps)} of the fits by that name, `step` too; {} if none is complete."""
     seeds = []
-    for seed in studies.SEEDS:
+    for seed in experiments.THREE:
         path = RESULTS / f"studies/{name}__{seed}.csv"
         if path.exists():
             with open(path, newline="") as file:
@@ -718,7 +710,7 @@ def studies_table():
     """A line per fit: R2 of rewards and of next states as the training goes on, over all seeds."""
     heads = [f"{text} at {step:,}" for text in ("reward R2", "next-state R2") for step in SHOWN_STEPS]
     lines = ["| fit | seeds | " + " | ".join(heads) + " |", "|---" * (2 + len(heads)) + "|"]
-    for name in studies.FITS:
+    for name in FITS:
         if fit := read_fit(name):
             at = [fit["step"][0].tolist().index(step) for step in SHOWN_STEPS]
             cells = [span(fit[column][:, i]) for column in ("reward_r2", "next_state_r2") for i in at]
@@ -732,7 +724,7 @@ def follows_table():
     heads = [f"imagined / real reward at {step:,}" for step in (SHOWN_STEPS[0], SHOWN_STEPS[-1])]
     heads += ["noise of a reward / real reward", "reward R2", "next-state R2"]
     lines = ["| fit | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
-    for name in studies.FITS:
+    for name in FITS:
         if (fit := read_fit(name)) and name.startswith(("humanoid-stand", "rewarded")):
             early, real = fit["step"][0].tolist().index(SHOWN_STEPS[0]), fit["reward_real"][:, -1]
             ratio = fit["reward_synthetic"] / fit["reward_real"]
@@ -748,7 +740,7 @@ def crossing_table():
     heads = ["next-state R2", "variance of velocities", "in trained units"]
     heads += ["best step, residual", "best step, direct"]
     lines = ["| task | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
-    for task in [*studies.TASKS, "rewarded"]:
+    for task in [*experiments.TASKS, "rewarded"]:
         direct, residual = read_fit(f"{task}-ftfl"), read_fit(f"{task}-tun")
         if not direct or not residual:
             continue
@@ -772,7 +764,7 @@ def variances_table():
     columns["velocity_trained"] = "in trained units"
     heads = [f"{text} at {step:,}" for text in columns.values() for step in steps]
     lines = ["| fit | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
-    for name in (f"{task}-{setting}" for task in studies.TASKS for setting in studies.SETTINGS):
+    for name in (f"{task}-{setting}" for task in experiments.TASKS for setting in experiments.SETTINGS):
         if fit := read_fit(name):
             at = [fit["step"][0].tolist().index(step) for step in steps]
             cells = [span(fit[column][:, i]) for column in columns for i in at]
@@ -814,8 +806,8 @@ def draw_studies():
     more["velocity_variance"] = ("variance of velocities", None, None)
     more["velocity_trained"] = ("the same in trained units", None, None)
     more["variance_loss"] = ("variance part of the loss", -8, 2)
-    if any(read_fit(f"{task}-ftfl") for task in studies.TASKS):
-        draw_fits("studies", {task: task for task in studies.TASKS}, names, rows | more)
+    if any(read_fit(f"{task}-ftfl") for task in experiments.TASKS):
+        draw_fits("studies", {task: task for task in experiments.TASKS}, names, rows | more)
     if read_fit("rewarded-ftfl"):
         names["ftfl-fixed"] = ("FTFL, fixed variance", plots.COLORS["Tuned FTFL"])
         rows = {"ratio": more["ratio"]} | rows
@@ -832,7 +824,6 @@ TABLES = {"critics": critics_table, "paper": paper_table, "forces": forces_table
 TABLES |= {"landings": landings_table, "sb3": sb3_table}
 TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table, "widths": widths_table}
 TABLES |= {
-    "pilots": pilots_table,
     "grid": grid_table,
     "grid_model": grid_model_table,
     "grid_critics": grid_critics_table,

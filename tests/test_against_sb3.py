@@ -1,4 +1,4 @@
-"""SAC's update against Stable-Baselines3's, weight for weight. benchmark/sb3_fixture.py made the numbers."""
+"""SAC's update against Stable-Baselines3's, weight for weight. tests/sb3_fixture.py made the numbers."""
 
 import numpy as np
 import pytest

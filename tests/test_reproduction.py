@@ -1,19 +1,15 @@
-"""REPRODUCTION.md and benchmark/results/ agree; and benchmark/critics.py runs what it says."""
+"""REPRODUCTION.md and benchmark/results/ agree, and the tables are computed as they say."""
 
 import csv
 import json
 import re
-import shutil
-import signal
 from pathlib import Path
 
-import critics
+import experiments
+import export
 import figures
 import numpy as np
-import pytest
-import studies
-import torch
-from conftest import ROOT, filled_buffer, make_args, random_batch
+from conftest import ROOT
 
 import ftfl
 import mbpo
@@ -35,128 +31,6 @@ def test_a_number_that_is_not_in_the_results_is_found():
     digit = re.search(r"\d", table.splitlines()[2])
     changed = PAGE.replace(table, table.replace(digit[0], str(9 - int(digit[0]))))
     assert changed != PAGE and figures.with_tables(changed) == PAGE
-
-
-def test_the_rows_are_commands_that_the_scripts_take():
-    for name, (script, flags) in critics.ROWS.items():
-        args = critics.SCRIPTS[script].parse_args(flags)
-        assert args.learning_starts == critics.START < args.total_timesteps
-        assert args.critic_layer_norm == ("-norm" in name)
-        assert ("length5" in name) == (getattr(args, "rollout_schedule", "1:1:0:1") == "5:5:0:1")
-        assert ("cuda" in args.device) == name.endswith("-gpu")
-        if "-paper" in name:  # the scripts' defaults
-            assert args.utd_ratio == 20 and not any("model" in word for word in flags)
-        words = name.removesuffix("-gpu").removesuffix("-paper").removesuffix("-norm")
-        task = "" if "quadruped" in args.env_id else words.rsplit("-", 1)[0]
-        assert task in args.env_id
-
-
-def test_cut_states_are_in_the_real_ones_range_and_nothing_else_is_changed(monkeypatch):
-    monkeypatch.setattr(ftfl, "imagine", ftfl.imagine)  # put back after the test
-    args = make_args(ftfl, num_seeds=2, rollouts_per_step=200)
-    torch.manual_seed(1)
-    buffer = filled_buffer(ftfl, random_batch(2, 50, 4, 2, module=ftfl))
-    agent, model = ftfl.SAC(4, 2, args), ftfl.Ensemble(4, 2, args)
-    found = []
-    for _ in range(2):
-        synthetic = ftfl.ReplayBuffer(2, 200, 4, 2)
-        torch.manual_seed(2)
-        ftfl.imagine(agent, model, buffer, synthetic, lambda s: s[..., 0] > 1e9, 1, args)
-        found.append(synthetic.data)
-        critics.cut_to_real_range(ftfl)
-    real = buffer.data.next_obs
-    low, high = real.amin(1, keepdim=True), real.amax(1, keepdim=True)
-    free, cut = found
-    assert ((free.next_obs < low) | (free.next_obs > high)).any()
-    assert torch.equal(cut.next_obs, free.next_obs.clamp(low, high))
-    assert torch.equal(cut.rewards, free.rewards) and torch.equal(cut.actions, free.actions)
-
-
-def test_forces_are_left_out_and_nothing_else(monkeypatch):
-    monkeypatch.setattr(sac, "make_env", sac.make_env)  # put back after the test
-    whole = sac.make_env("dm_control/quadruped-walk-v0", False)
-    critics.leave_out_forces(sac)
-    part = sac.make_env("dm_control/quadruped-walk-v0", False)
-    (obs, _), (fewer, _) = whole.reset(seed=1), part.reset(seed=1)
-    assert part.observation_space.shape == fewer.shape == (54,) and obs.shape == (78,)
-    np.testing.assert_array_equal(fewer, np.concatenate([obs[:44], obs[68:]]))
-    assert (np.abs(obs[44:68]) > 0).any()
-
-
-def test_a_cool_start_changes_the_first_temperature_alone(monkeypatch):
-    monkeypatch.setattr(sac, "SAC", sac.SAC)  # put back after the test
-    agents = []
-    for _ in range(2):
-        torch.manual_seed(1)
-        agents.append(sac.SAC(4, 2, make_args(sac, num_seeds=2)).state_dict())
-        critics.start_cool(sac)
-    usual, cool = agents
-    assert cool["log_alpha"].exp().flatten().tolist() == pytest.approx([0.01] * 2)
-    assert [name for name in usual if not torch.equal(usual[name], cool[name])] == ["log_alpha"]
-
-
-def test_orthogonal_weights_are_those_of_the_earlier_code(monkeypatch):
-    monkeypatch.setattr(sac, "SAC", sac.SAC)  # put back after the test
-    critics.start_orthogonal(sac)
-    agent = sac.SAC(4, 2, make_args(sac, num_seeds=2, hidden_dim=16, critic_layer_norm=True))
-    *inner, last = agent.actor.net[::2]
-    pairs = [(x, 2) for layer in [*inner, *agent.qf[::2]] for x in layer.weight.flatten(0, -3)]
-    pairs += [(x[:, :2], 2) for x in last.weight] + [(x[:, 2:], 1) for x in last.weight]
-    assert len(pairs) == 2 * 2 + 4 * 3 + 2 * 2
-    for matrix, square in pairs:
-        short = matrix if matrix.shape[0] < matrix.shape[1] else matrix.T
-        assert torch.allclose(short @ short.T, square * torch.eye(len(short)), atol=1e-5)
-    assert not any(layer.bias.any() for layer in [*agent.actor.net[::2], *agent.qf[::2]])
-    first, second, third, fourth = agent.qf[2].weight.flatten(0, 1)  # of Q1 and Q2 of both seeds
-    assert all((first - other).abs().max() > 0.01 for other in (second, third, fourth))
-    targets, weights = agent.qf_target.state_dict(), agent.qf.state_dict()
-    assert all(torch.equal(targets[name], weights[name]) for name in weights)
-
-
-def test_all_policies_play_the_same_episodes_and_what_they_earn_is_theirs(tmp_path):
-    critics.landings(tmp_path / "landings.csv", episodes=1)
-    with open(tmp_path / "landings.csv") as file:
-        lines = list(csv.DictReader(file))
-    assert [(x["policy"], x["episode"]) for x in lines] == [(p, k) for p in ("none", "random") for k in "1"]
-    assert lines[0]["start"] == lines[1]["start"]
-    env = sac.make_env("dm_control/quadruped-walk-v0", False)
-    rng = np.random.default_rng(1)
-    for line in lines:
-        env.reset(seed=int(line["episode"]))
-        upright, total = [env.unwrapped._env.physics.torso_upright()], 0
-        for _ in range(1000):
-            action = np.zeros(12) if line["policy"] == "none" else rng.uniform(-1, 1, 12)
-            total += env.step(action.astype(np.float32))[1]
-            upright.append(env.unwrapped._env.physics.torso_upright())
-        expected = [float(x) for x in (upright[0], upright[200], upright[-1], total)]
-        found = [float(line[column]) for column in ("start", "after_200", "end", "return")]
-        assert found == pytest.approx(expected, rel=1e-4)
-
-
-def test_the_agent_of_a_run_plays_its_mean_actions(tmp_path, monkeypatch):
-    args = make_args(sac, num_seeds=2, env_id="dm_control/quadruped-walk-v0")
-    agent = sac.SAC(78, 12, args)
-    monkeypatch.setattr(critics.evaluate, "load", lambda run: (sac, args, agent, 0))
-    with torch.no_grad():
-        for parameter in agent.actor.parameters():
-            parameter[1].zero_()  # the second one's mean action is 0
-    critics.landings(tmp_path / "landings.csv", "RUN", 1, episodes=1)
-    none, _, own = (tmp_path / "landings.csv").read_text().splitlines()[1:]
-    assert own.removeprefix("agent") == none.removeprefix("none")
-    critics.landings(tmp_path / "landings.csv", episodes=1, policies=("none",))  # the others' lines stay
-    lines = (tmp_path / "landings.csv").read_text().splitlines()
-    assert [line.split(",")[0] for line in lines] == ["policy", "none", "random", "agent"]
-    args.env_id = "Hopper-v5"
-    with pytest.raises(SystemExit):
-        critics.landings(tmp_path / "landings.csv", "RUN", episodes=1)
-    assert (tmp_path / "landings.csv").read_text().splitlines() == lines
-
-
-def test_an_agent_without_landings_is_a_mistake_of_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(critics, "run", None)
-    with pytest.raises(SystemExit) as error:
-        critics.main(critics.Args(agent="RUN"))
-    assert error.value.code == 2 and capsys.readouterr().err.startswith("error: --agent")
 
 
 def test_the_table_of_landings_tells_robots_on_their_feet_from_others(tmp_path, monkeypatch):
@@ -920,54 +794,6 @@ def test_what_the_page_says_of_an_action_s_effect_is_in_the_results():
     assert max(effects("mbpo", "value_sampled_effect_r2") + effects("ftfl", "value_sampled_effect_r2")) < -1
 
 
-def test_a_row_is_run_exported_and_not_run_again(tmp_path, monkeypatch, capsys):
-    flags = "--num-seeds 2 --env-id Hopper-v5 --hidden-dim 16 --batch-size 20 --learning-starts 40"
-    flags += " --log-interval 5 --total-timesteps 60 --utd-ratio 1 --eval-episodes 1 --device cpu"
-    monkeypatch.setattr(critics, "ROWS", {x: ("sac", flags.split()) for x in ("small", "small-cool")})
-    args = critics.Args(
-        rows=("small", "small-cool"), run_dir=str(tmp_path / "runs"), out=str(tmp_path / "out")
-    )
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    critics.main(args)
-    for name, said in {"small": "SAC", "small-cool": "SAC, cool"}.items():
-        abouts = [json.loads(path.read_text()) for path in (tmp_path / "runs" / name).glob("*/args.json")]
-        assert [plots.label(about) for about in abouts] == [said] * 2
-    monkeypatch.setattr(figures, "RESULTS", tmp_path)
-    monkeypatch.setattr(critics, "START", 40)
-    (tmp_path / "out").rename(tmp_path / "critics")
-    steps, q = figures.read_row("small")["q"]
-    assert steps.tolist() == [0, 5, 10, 15, 20] and q.shape == (2, 5) and np.isfinite(q).all()
-    assert (q[0] != q[1]).all()
-    assert figures.at_end({"q": (steps, q)}, "q", 2) == pytest.approx(q[:, -2:].mean(1))
-    assert len(figures.read_row("small")["return"][1]) == 2
-    monkeypatch.setattr(sac, "main", None)  # its checkpoint is removed, and yet it is complete
-    critics.main(critics.Args(rows=("small",), run_dir=args.run_dir, out=str(tmp_path / "other")))
-    again, first = ((tmp_path / folder / "small.csv").read_text() for folder in ("other", "critics"))
-    assert again == first
-    assert [signal.getsignal(number) for number in handlers] == list(handlers.values())
-    (tmp_path / "other/small.csv").unlink()
-
-    def broken(run_dir, read=plots.read_run_dir):
-        assert "__sac__1__" in str(run_dir), "the second seed's log can't be read"
-        return read(run_dir)
-
-    monkeypatch.setattr(critics, "is_logged", lambda run_dirs: True)
-    monkeypatch.setattr(plots, "read_run_dir", broken)
-    with pytest.raises(AssertionError):
-        critics.main(critics.Args(rows=("small",), run_dir=args.run_dir, out=str(tmp_path / "other")))
-    assert not (tmp_path / "other/small.csv").exists(), "half a file would count as complete"
-    monkeypatch.setattr(critics, "run", None)
-    critics.main(critics.Args(rows=("small",), out=str(tmp_path / "critics")))
-    assert "small: complete" in capsys.readouterr().out
-    assert not list(tmp_path.glob("runs/*/*/checkpoint.pt"))
-    with pytest.raises(SystemExit):
-        critics.main(critics.Args(rows=("smal",)))
-    assert "there is no such row" in capsys.readouterr().err
-    critics.main(critics.Args(rows=("small", "small-cool"), list=True))
-    printed = capsys.readouterr().out.splitlines()
-    assert [line.endswith("  (no command: cool)") for line in printed] == [False, True]
-
-
 def test_what_page_and_readme_say_of_critics_that_run_away_is_in_the_results():
     text, readme = " ".join(PAGE.split()), " ".join((ROOT / "README.md").read_text().split())
     steps, (q,) = figures.read_row("ftfl-long")["q"]
@@ -1182,9 +1008,9 @@ def made_up_fit(folder, name, seed, next_state_r2, velocity_variance, holdout_ms
     steps = [1_000, 2_000, 10_000, 20_000, 30_000, 50_000]
     folder.mkdir(exist_ok=True)
     with open(folder / f"{name}__{seed}.csv", "w") as file:
-        print("step", *studies.TAGS, sep=",", file=file)
+        print("step", *export.FITS, sep=",", file=file)
         for i, step in enumerate(steps):
-            row = {column: place + i + 10 * seed for place, column in enumerate(studies.TAGS)}
+            row = {column: place + i + 10 * seed for place, column in enumerate(export.FITS)}
             row |= {"next_state_r2": next_state_r2[i], "velocity_variance": velocity_variance[i]}
             row |= {"velocity_trained": trained[i]} if trained else {}
             print(step, *(row | {"holdout_mse": holdout_mse[i]}).values(), sep=",", file=file)
@@ -1217,7 +1043,7 @@ def test_what_follows_is_about_humanoid_stand_and_its_numbers_are_ratios(tmp_pat
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
     for name in ("Walker2d-ftfl", "rewarded-ftfl-fixed"):
         made_up_fit(tmp_path / "studies", name, 1, [0.5] * 6, [1] * 6, [1] * 6)
-    place = {column: 10 + i for i, column in enumerate(studies.TAGS)}  # plus the place of the step
+    place = {column: 10 + i for i, column in enumerate(export.FITS)}  # plus the place of the step
     real, imagined, std = (place[f"reward_{x}"] for x in ("real", "synthetic", "std"))
     early, late = (imagined + 1) / (real + 1), (imagined + 5) / (real + 5)
     numbers = [early, late, (std + 5) / (real + 5), place["reward_r2"] + 5]
@@ -1227,7 +1053,7 @@ def test_what_follows_is_about_humanoid_stand_and_its_numbers_are_ratios(tmp_pat
 
 def test_what_the_readme_says_of_the_studies_is_in_the_results():
     text = " ".join((ROOT / "README.md").read_text().split())
-    at_end = {name: figures.read_fit(name)["reward_r2"][:, -1] for name in studies.FITS if "rewarded" in name}
+    at_end = {name: figures.read_fit(name)["reward_r2"][:, -1] for name in figures.FITS if "rewarded" in name}
     assert figures.read_fit("rewarded-mbpo")["reward_r2"].max() < 0.21 and "never above 0.21" in text
     for name, words in {"ftfl": "FTFL's is", "tun": "TUN only's"}.items():
         assert f"{words} {figures.span(at_end[f'rewarded-{name}'])}," in text
@@ -1304,37 +1130,20 @@ def test_the_variances_are_those_after_2000_steps_and_at_the_end(tmp_path, monke
     for seed in (1, 2):
         made_up_fit(tmp_path / "studies", "Walker2d-dnp", seed, [0] * 6, [9, 1, 2, 3, 4, seed], [0] * 6)
         made_up_fit(tmp_path / "studies", "rewarded-dnp", seed, [0] * 6, [0] * 6, [0] * 6)
-    place = {column: 10 + i for i, column in enumerate(studies.TAGS)}  # plus seed and place of the step
+    place = {column: 10 + i for i, column in enumerate(export.FITS)}  # plus seed and place of the step
     loss, trained = place["variance_loss"], place["velocity_trained"]
     cells = [f"{loss + 1} to {loss + 11}", f"{loss + 5} to {loss + 15}", "1", "1 to 2"]
     cells += [f"{trained + 1} to {trained + 11}", f"{trained + 5} to {trained + 15}"]
     assert figures.variances_table().splitlines()[2:] == [f"| Walker2d-dnp | {' | '.join(cells)} |"]
 
 
-def test_the_table_of_pilots_has_their_numbers_and_the_rules_choice(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "RESULTS", tmp_path)
-    shutil.copy(ROOT / "benchmark/results/taxonomy.csv", tmp_path)
-    order = [task for _, task in figures.pilots.order() if not figures.pilots.is_hopeless(task)]
-    with open(tmp_path / "pilots.csv", "w") as file:
-        print(*figures.pilots.COLUMNS, sep=",", file=file)
-        print(order[1], 5, 10, 20, 200, 240, sep=",", file=file)
-        print(order[0], 5, 10, 20, 100, 130, sep=",", file=file)
-        print(order[-1], 5, 10, 20, 120, 120, sep=",", file=file)
-    first, second, last = (line.split(" | ") for line in figures.pilots_table().splitlines()[2:])
-    assert [line[0] for line in (first, second, last)] == [
-        "| " + task[11:-3] for task in (*order[:2], order[-1])
-    ]
-    assert first[2:] == ["5", "10", "20", "100", "130", "95", " |"]
-    assert second[2:] == ["5", "10", "20", "200", "240", "200", "chosen |"] and last[-1] == "chosen |"
-
-
 def test_returns_before_training_are_not_the_highest_of_a_walk(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
     (tmp_path / "critics").mkdir()
     with open(tmp_path / "critics/walk-sac-utd1-norm.csv", "w") as file:
-        print("seed", "step", *critics.TAGS, sep=",", file=file)
+        print("seed", "step", *export.CRITICS, sep=",", file=file)
         for step, value in ((5_000, 111), (10_000, 400), (15_000, 10), (20_000, 60), (25_000, 20)):
-            print(1, step, *[value] * len(critics.TAGS), sep=",", file=file)
+            print(1, step, *[value] * len(export.CRITICS), sep=",", file=file)
     cells = figures.walk_table().splitlines()[2].split(" | ")
     assert cells[:6] == ["| walk-sac-utd1-norm", "15,000", "1", "111 to 400", "30", "60"]
 
@@ -1350,12 +1159,12 @@ def test_the_curves_of_the_fits_are_all_seeds_and_their_median(tmp_path, monkeyp
         made_up_fit(tmp_path / "studies", "rewarded-ftfl", seed, [r2] * 6, [1] * 6, [1] * 6)
     figures.draw_studies()
     axes = np.array(found["studies"].axes).reshape(6, 4)
-    panel = axes[1, list(studies.TASKS).index("Walker2d")]
+    panel = axes[1, list(experiments.TASKS).index("Walker2d")]
     assert panel.get_title() == "Walker2d\nnext-state R2" and not axes[1, 0].lines
     assert [line.get_ydata()[0] for line in panel.lines] == [0.1, 0.2, 0.6, 0.2]
     assert panel.lines[0].get_xdata().tolist() == [1, 2, 10, 20, 30, 50]
     ratio = found["rewarded"].axes[0].lines[0].get_ydata()
-    places = list(studies.TAGS)
+    places = list(export.FITS)
     real, synthetic = (places.index(f"reward_{x}") + np.arange(6) + 10 for x in ("real", "synthetic"))
     np.testing.assert_allclose(ratio, synthetic / real)
     assert "bounds" not in found

@@ -87,7 +87,7 @@ def by_subprocess(script, argv, patch="", **kwargs):
 
 # ---------------------------------------- Resuming
 def test_a_killed_and_resumed_run_is_one_never_killed(script, tmp_path):
-    """Twice by SIGKILL, once of these in a write. benchmark/stress_resume.py does it many times. How an
+    """Twice by SIGKILL, once of these in a write. tests/stress_resume.py does it many times. How an
     environment is brought back is the same text in all three scripts: each has one of the tasks."""
     env_id = TASKS[script is mbpo]
     command = stress_resume.flags(script.__name__, env_id, steps=350)

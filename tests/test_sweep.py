@@ -1,6 +1,6 @@
-"""benchmark/sweep.py: what it would run, one attempt of one run, and whole sweeps on Ray with kills.
+"""benchmark/sweep.py: what it would run, one attempt of one run, and whole sweeps with kills.
 
-The last need Ray, and are left out where it is not installed: make test-sweep runs them.
+Where Ray is installed, whole sweeps are run on it, too: make test-sweep does that.
 """
 
 import dataclasses
@@ -59,13 +59,13 @@ def save_checkpoint(folder, step, name="run"):
 def test_a_preset_makes_commands_that_the_scripts_understand(preset, tmp_path):
     runs = plan(tmp_path, preset=preset)
     data = sweep.PRESETS[preset]
-    assert len(runs) == len(data["algos"]) * len(data["tasks"]) * len(data["seeds"])
+    processes = len(data["seeds"]) // data.get("num_seeds", 1)
+    assert len(runs) == len(data["algos"]) * len(data["tasks"]) * processes
     assert len({run.folder for run in runs}) == len(runs)
-    for run in runs[:: len(data["seeds"])]:
+    for run in runs[::processes]:
         python, script, *words = sweep.command(run)
         assert python == sys.executable and script == str(ROOT / f"{run.script}.py")
-        module = {"sac": sweep.sac, "mbpo": sweep.mbpo, "ftfl": ftfl}[run.script]
-        flags = dataclasses.asdict(module.parse_args(words))
+        flags = dataclasses.asdict(sweep.PROGRAMS[run.script].parse_args(words))
         assert flags | {"run_dir": run.flags["run_dir"]} == run.flags
         assert flags["run_dir"] == str(run.folder)
     if preset == "paper":
@@ -85,6 +85,16 @@ def test_the_switches_of_the_ablation(tmp_path):
     runs = plan(tmp_path, algos=("tun", "dnp", "ftfl"), tasks=(TASK,), seeds=(1,))
     switches = [(run.flags["target_normalization"], run.flags["next_state_prediction"]) for run in runs]
     assert switches == [(True, "residual"), (False, "direct"), (True, "direct")]
+
+
+def test_the_decisive_runs_have_six_seeds_each_and_the_defaults(tmp_path):
+    runs = {run.name.split("/")[0]: run for run in plan(tmp_path, preset="decisive", gpus=1)}
+    assert list(runs) == ["ftfl", "mbpo", "mbpo-bounds", "ftfl-beta", "sac"]
+    for name, run in runs.items():
+        own = {"mbpo-bounds": {"learned_logvar_bounds": True}, "ftfl-beta": {"nll_beta": 0.5}}.get(name, {})
+        about = {"env_id": "dm_control/humanoid-stand-v0", "num_seeds": 6, "device": "cuda"}
+        about |= {"total_timesteps": 150_000} | own
+        assert run.flags == dataclasses.asdict(sweep.PROGRAMS[run.script].Args(**about))
 
 
 def test_flags_after_the_dashes_reach_the_scripts_that_have_them(tmp_path):
@@ -123,7 +133,7 @@ GOOD = {"algos": ("sac",), "tasks": (TASK,), "seeds": (1, 2)}
     (GOOD | {"algos": ("sac", "ppo")}, [], "--algos ppo"),
     (GOOD | {"tasks": (TASK, "Nothing-v0")}, [], "--env-id Nothing-v0"),
     (GOOD | {"algos": ("ftfl",), "tasks": ("InvertedDoublePendulum-v5",)}, [], "termination_rule"),
-    (GOOD | {"num_seeds": 0}, [], "--num-seeds 0"),
+    (GOOD | {"num_seeds": -1}, [], "--num-seeds -1"),
     (GOOD | {"seeds": (1, 3), "num_seeds": 2}, [], "--num-seeds 2"),
     (GOOD | {"seeds": (1, 2, 3), "num_seeds": 2}, [], "--num-seeds 2"),
     (GOOD | {"cpus": 0}, [], "--cpus"),
@@ -131,6 +141,13 @@ GOOD = {"algos": ("sac",), "tasks": (TASK,), "seeds": (1, 2)}
     (GOOD | {"cpus": 1e-5}, [], "--cpus"),
     (GOOD | {"gpus": -1}, [], "--gpus"),
     (GOOD | {"gpus": 1.5}, [], "--gpus"),
+    (GOOD | {"jobs": -1}, [], "--jobs"),
+    (GOOD | {"export": True}, [], "--export"),
+    ({"rows": ("nothing",)}, [], "--rows nothing"),
+    ({"rows": ("critics-ftfl",), "preset": "smoke"}, [], "--preset"),
+    ({"rows": ("critics-ftfl",), "seeds": (7,)}, [], "--seeds 7"),
+    ({"rows": ("critics-ftfl",), "export": True}, ["--utd-ratio", "1"], "--utd-ratio"),
+    ({"rows": ("critics-ftfl",)}, ["--utd-ratio", "0"], "--utd-ratio"),
     (GOOD | {"seeds": (-1, 1)}, [], "--seeds"),
     (GOOD | {"seeds": (1, 5_000_000_000)}, [], "--seeds"),
     (GOOD | {"tasks": (TASK, TASK[:-3])}, [], "--tasks"),
@@ -180,8 +197,9 @@ def test_a_folder_with_runs_of_other_flags_is_refused(tmp_path, capsys):
 
 def test_the_folder_is_named_by_the_preset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for flags, folder in (({"preset": "smoke"}, "smoke"), (GOOD, "sweep"), (GOOD | {"run_dir": "x"}, "../x")):
-        assert sweep.plan(sweep.Args(**flags))[0].folder.parents[2] == (tmp_path / "runs" / folder).resolve()
+    named = [({"preset": "smoke"}, "smoke"), (GOOD, "sweep"), (GOOD | {"run_dir": "x"}, "../x")]
+    for flags, folder in [*named, ({"rows": ("critics-ftfl",)}, "rows")]:
+        assert sweep.plan(sweep.Args(**flags))[0].run_dir == (tmp_path / "runs" / folder).resolve()
 
 
 def test_the_estimate(tmp_path, monkeypatch):
@@ -347,6 +365,26 @@ def test_a_script_ends_with_its_worker_and_no_other_attempt_begins_before(fake):
     assert not sweep.is_running(run)
 
 
+# A worker of Ray's, as far as code is concerned: it gets what sweep.py, as a program, pickles, and has none
+# of this folder's modules
+PICKLED = """import sys, cloudpickle
+_, __file__, run_dir = sys.argv
+exec(open(__file__).read().split('if __name__ == "__main__"')[0])
+(run,) = plan(Args(algos=("sac",), tasks=("InvertedPendulum-v5",), seeds=(1,), run_dir=run_dir))
+sys.stdout.buffer.write(cloudpickle.dumps((attempt, run)))"""
+LOADED = """import pickle, sys
+attempt, run = pickle.load(sys.stdin.buffer)
+sys.exit(attempt(run))"""
+
+
+def test_what_a_worker_of_ray_gets_is_whole(tmp_path):
+    """Ray pickles as cloudpickle does. The run is complete, so that the worker only looks at it."""
+    save_checkpoint(tmp_path / "sac/InvertedPendulum-v5/seed1", 500_000)
+    words = [sys.executable, "-c", PICKLED, ROOT / "benchmark/sweep.py", tmp_path]
+    sent = subprocess.run(words, stdout=subprocess.PIPE, check=True, cwd="/").stdout
+    subprocess.run([sys.executable, "-c", LOADED], input=sent, check=True, cwd="/")
+
+
 def test_an_interrupt_from_ray_ends_the_script_in_order(fake):
     run, _ = fake
     worker = start_worker(run, SLOW)
@@ -395,14 +433,21 @@ def test_only_the_cores_of_this_process_are_counted(tmp_path, capsys, monkeypatc
     flags = {"algos": ("sac",), "tasks": (TASK,), "seeds": (1,), "run_dir": str(tmp_path)}
     sweep.main(sweep.Args(**flags, dry_run=True))
     assert "days on the 3 cores" in capsys.readouterr().out
-    if importlib.util.find_spec("ray"):
-        import ray
+    machine = sweep.Machine(sweep.Args(cpus=1.5))
+    assert machine.pool._max_workers == 2
 
-        asked = {}
-        monkeypatch.setattr(ray, "init", lambda *_, **kwargs: asked.update(kwargs))
-        monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 3}}])
-        sweep.connect(sweep.Args())
-        assert asked["num_cpus"] == 3
+
+def test_gpus_are_shared_as_the_flag_says_and_a_run_sees_one(monkeypatch):
+    monkeypatch.setattr(sweep.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    seen = []
+    monkeypatch.setattr(sweep, "attempt", lambda run, environment, _: seen.append(environment) or 0)
+    machine = sweep.Machine(sweep.Args(gpus=0.5))
+    assert machine.pool._max_workers == 4
+    machine.work(None)
+    assert seen == [{"CUDA_VISIBLE_DEVICES": "2"}]
+    places = [machine.gpus.get() for _ in range(4)]
+    assert sorted(places) == ["2", "2", "5", "5"], "the place is free again after a run"
 
 
 def test_a_node_without_the_sweeps_folder_does_not_make_one_of_its_own(fake, tmp_path):
@@ -459,11 +504,19 @@ def test_a_folder_that_cannot_be_made_is_one_line():
 def test_without_ray_one_line_says_so(tmp_path):
     if importlib.util.find_spec("ray"):
         pytest.skip("Ray is installed")
-    error = finish(run_sweep(tmp_path / "runs", "--preset", "smoke"), code=2)
+    error = finish(run_sweep(tmp_path / "runs", "--preset", "smoke", "--address", "auto"), code=2)
     assert "requirements-sweep.txt" in error and len(error.splitlines()) == 1
 
 
-# ---------------------------------------- Whole sweeps, on Ray
+# ---------------------------------------- Whole sweeps
+@pytest.fixture(params=["here", pytest.param("on Ray", marks=NEEDS_RAY)])
+def place(request):
+    """Flags for two runs side by side."""
+    if request.param == "here":
+        return ["--jobs", "2"]
+    return ["--address", request.getfixturevalue("cluster").address]
+
+
 @pytest.fixture
 def cluster():
     """Two nodes of one core each, on this machine."""
@@ -500,17 +553,16 @@ LONG = "--total-timesteps 2500 --log-interval 1 --eval-interval 500 --learning-s
 TWO = "--preset smoke --algos sac ftfl --tasks".split() + [TASK]
 
 
-@NEEDS_RAY
-def test_two_nodes_run_the_smoke_preset_by_the_commands_of_dry_run(cluster, tmp_path):
+def test_the_smoke_preset_is_run_by_the_commands_of_dry_run(place, tmp_path):
     runs = plan(tmp_path, preset="smoke")
     printed = finish(run_sweep(tmp_path, "--preset", "smoke", "--dry-run")).splitlines()
     assert not list(tmp_path.iterdir())
-    finish(run_sweep(tmp_path, "--preset", "smoke", "--address", cluster.address))
+    finish(run_sweep(tmp_path, "--preset", "smoke", *place))
     assert_whole(runs)
     started = [command for run in runs for command in commands(run)]
     assert sorted(started) == sorted(line for line in printed if not line.startswith("#"))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    finish(run_sweep(tmp_path, "--preset", "smoke", "--address", cluster.address))
+    finish(run_sweep(tmp_path, "--preset", "smoke", *place))
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
@@ -543,12 +595,12 @@ def test_a_node_that_cannot_work_in_the_folder_gets_no_runs_and_loses_none(no_lo
     assert_whole(plan(tmp_path, preset="smoke"))
 
 
-@NEEDS_RAY
-def test_a_sweep_that_is_told_to_stop_and_one_that_is_killed_go_on(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_a_sweep_that_is_told_to_stop_and_one_that_is_killed_go_on(place, tmp_path):
     runs = plan(tmp_path, *LONG, preset="smoke", algos=("sac", "ftfl"), tasks=(TASK,))
 
     def start(above):
-        process = run_sweep(tmp_path, *TWO, "--cpus", "0.5", "--", *LONG)
+        process = run_sweep(tmp_path, *TWO, *place, "--", *LONG)
         wait_for(lambda: all(sweep.progress(run.folder)[0] > above for run in runs))
         return process
 
@@ -561,20 +613,19 @@ def test_a_sweep_that_is_told_to_stop_and_one_that_is_killed_go_on(tmp_path):
     process = start(max(stopped) + 200)
     process.kill()
     process.communicate()
-    finish(run_sweep(tmp_path, *TWO, "--cpus", "0.5", "--", *LONG))
+    finish(run_sweep(tmp_path, *TWO, *place, "--", *LONG))
     assert_whole(runs)
     assert [len(commands(run)) for run in runs] == [3, 3]
 
 
-@NEEDS_RAY
-def test_a_failing_run_does_not_stop_the_others_and_the_exit_code_says_so(tmp_path):
+def test_a_failing_run_does_not_stop_the_others_and_the_exit_code_says_so(place, tmp_path):
     """The model's learning rate breaks MBPO, and a damaged checkpoint one of SAC's runs."""
     kind = {"preset": "smoke", "algos": ("sac", "mbpo"), "tasks": (TASK,), "seeds": (1, 2)}
     *sac, mbpo, _ = runs = plan(tmp_path, "--model-lr", "1e12", **kind)
     save_checkpoint(sac[1].folder, 10)
     (sac[1].folder / "run/checkpoint.pt").write_bytes(b"damaged")
-    words = f"--preset smoke --algos sac mbpo --tasks {TASK} --seeds 1 2 -- --model-lr 1e12".split()
-    out = finish(run_sweep(tmp_path, *words), code=1)
+    words = f"--preset smoke --algos sac mbpo --tasks {TASK} --seeds 1 2".split()
+    out = finish(run_sweep(tmp_path, *words, *place, "--", "--model-lr", "1e12"), code=1)
     assert_whole(sac[:1])
     assert [len(commands(run)) for run in runs] == [1, 1, 3, 3]
     assert (
@@ -584,10 +635,12 @@ def test_a_failing_run_does_not_stop_the_others_and_the_exit_code_says_so(tmp_pa
     assert f"{mbpo.name} failed (exit code 1)" in out and "NaN or infinity" in out
 
 
-@NEEDS_RAY
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+
+
 @pytest.mark.parametrize("words, named", [
-    (["--address", "127.0.0.1:1"], "--address 127.0.0.1:1"),
-    (["--gpus", "9"], "--gpus 9"),
+    pytest.param(["--address", "127.0.0.1:1"], "--address 127.0.0.1:1", marks=NEEDS_RAY),
+    pytest.param(["--gpus", "1"], "--gpus 1", marks=NO_GPU),
     (["--cpus", "9999"], "--cpus 9999"),
 ])  # fmt: skip
 def test_a_machine_that_is_not_there_is_one_line(words, named, tmp_path):

@@ -1,6 +1,6 @@
 """Kill a run with SIGKILL at random moments, resume it each time, and compare it with a run never killed.
 
-    python benchmark/stress_resume.py --kills 20             # all three scripts, a DMC and a Gym task each
+    python tests/stress_resume.py --kills 20             # all three scripts, a DMC and a Gym task each
 
 Every second kill waits for a checkpoint that is just being written, and the environments then go on in worker
 processes. Prints one line per run; the exit code is 1 if any number differs, of those logged or of those in

@@ -1,6 +1,6 @@
 """Ten updates of Stable-Baselines3's SAC, weight by weight, for tests/test_against_sb3.py.
 
-    .venv-peers/bin/python benchmark/sb3_fixture.py          # writes tests/data/sb3_sac.npz
+    .venv-peers/bin/python tests/sb3_fixture.py          # writes tests/data/sb3_sac.npz
 
 It is left as it is, but for what differs from ours by design: the log std is squashed as ours is, not
 clipped; no 1e-6 is added in the logarithm of tanh's derivative; the temperature is fixed; and its critics'
