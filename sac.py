@@ -792,7 +792,8 @@ def explain(error):
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # a terminal may not know the letters of a folder's name
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal may not know the letters of a folder's name
+        sys.stdout.reconfigure(errors="replace")
     # An error in TensorBoard's thread is raised again in this one, by the next number that is logged.
     threading.excepthook = lambda _: None
     try:

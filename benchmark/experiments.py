@@ -289,6 +289,7 @@ MEASURED = {
     "taxonomy.csv": "benchmark/taxonomy.py",
     "taxonomy_width200.csv": "benchmark/taxonomy.py --model-hidden-dim 200",
     "predictions.csv": "written by hand",
+    "claims.csv": "written by hand",
     "critics/forces.csv": "benchmark/critics.py --forces, at commit decb2e1",
     "critics/landings.csv": "benchmark/critics.py --landings, at commit decb2e1",
     "oracle/cheetah-run/effects.csv": "benchmark/oracle.py --effects, at commit decb2e1",

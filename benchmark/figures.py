@@ -2,8 +2,8 @@
 
     python benchmark/figures.py                 # what `make figures` runs
 
-Writes the figures into benchmark/results/, and the tables into REPRODUCTION.md, between the comments that
-name them. A number in a table that is not in the results can't stay: a test runs this and compares.
+Writes the figures into benchmark/results/, and the tables into README.md and REPRODUCTION.md, between the
+comments that name them. A number in a table that is not in the results can't stay: a test compares.
 """
 
 import csv
@@ -820,6 +820,131 @@ def draw_studies():
 
 
 # ---------------------------------------- All
+# ---------------------------------------- The picture of the README
+def draw_overview():
+    """humanoid-stand at the defaults: what MBPO's and FTFL's models imagine, and all settings' critics."""
+    figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.6))
+    rows = {name: read_row(f"humanoid-stand-{name}-paper") for name in ("sac", *NAMES)}
+    names = {"sac": "SAC"} | NAMES
+    for setting, row in rows.items():
+        color = plots.COLORS[names[setting]]
+        if setting in ("mbpo", "ftfl"):
+            steps, imagined = row["reward_synthetic"]
+            ratio = imagined / row["reward_real"][1]
+            axes[0].plot(steps, ratio.T, color=color, lw=1.4)
+            steps, r2 = row["reward_r2"]
+            axes[1].plot(steps, r2.T, color=color, lw=1.4)
+        steps, q = row["q"]
+        axes[2].plot(steps, q.T, color=color, lw=1.2)
+        axes[2].plot([], [], color=color, label=names[setting])
+    axes[0].axhline(1, color="0.6", lw=1)
+    axes[0].set_title("imagined / real mean reward")
+    axes[0].set_ylim(-9, 21)
+    axes[1].axhline(0, color="0.6", lw=1)
+    axes[1].set_title("the model's reward: $R^2$")
+    axes[1].set_ylim(-2, 1)
+    axes[2].set_yscale("log")
+    axes[2].set_title("Q, as the critics say")
+    for axis in axes:
+        axis.set_xlabel("steps after 10,000 random ones")
+    figure.suptitle(
+        "humanoid-stand, defaults, three seeds: FTFL's reward is right, and its Q alone comes down"
+    )
+    handles, labels = axes[2].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    plots.save(figure, str(RESULTS / "overview"))
+
+
+# ---------------------------------------- What the paper leaves out
+BETA_FITS = {  # {fit: (what its lines say, colour)}
+    "mbpo": ("MBPO", plots.COLORS["MBPO"]),
+    "mbpo-bounds": ("MBPO, learned bounds", plots.COLORS["DNP only"]),
+    "ftfl": ("FTFL", plots.COLORS["FTFL"]),
+    "ftfl-beta0.5": ("FTFL, beta 0.5", plots.COLORS["TUN only"]),
+}
+BETA_TASKS = ("humanoid-stand", "quadruped-walk")
+
+
+def draw_beta():
+    """R2 of rewards and of next states over the gradient steps, with and without beta-NLL."""
+    figure, axes = plt.subplots(2, 2, figsize=(8.5, 6), sharex=True)
+    for column, task in zip(axes.T, BETA_TASKS):
+        for setting, (label, color) in BETA_FITS.items():
+            if fit := read_fit(f"{task}-{setting}"):
+                for axis, tag in zip(column, ("reward_r2", "next_state_r2")):
+                    axis.plot(fit["step"][0], fit[tag].T, color=color, lw=0.7, alpha=0.5)
+                    axis.plot(fit["step"][0], np.median(fit[tag], 0), color=color, lw=2, label=label)
+        column[0].set_title(f"{task}: reward")
+        column[1].set_title(f"{task}: next state")
+        column[1].set_xlabel("gradient steps of the model")
+        for axis in column:
+            axis.set_xscale("log")
+            axis.set_ylim(-0.5, 1.02)
+            axis.set_ylabel("$R^2$, held out")
+    figure.suptitle("Beta-NLL: the reward is learned after a tenth of the gradient steps (three seeds)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    plots.save(figure, str(RESULTS / "beta"))
+
+
+def beta_table():
+    """A line per fit: when its reward R2 first reaches 0.9, R2 early and late, and the imagined rewards."""
+    heads = ["fit", "reward R2 of 0.9 after", "reward R2 at 2,000", "at 20,000", "next-state R2 at 2,000"]
+    heads += ["at 20,000", "imagined / real reward at 2,000", "at 20,000", "noise / mean reward at 20,000"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for task in BETA_TASKS:
+        for setting, (label, _) in BETA_FITS.items():
+            fit = read_fit(f"{task}-{setting}")
+            if not fit:
+                continue
+            steps = fit["step"][0].tolist()
+            early, late = steps.index(2_000), steps.index(20_000)
+            first = [
+                next((step for step, x in zip(steps, r2) if x >= 0.9), np.inf) for r2 in fit["reward_r2"]
+            ]
+            ratio = fit["reward_synthetic"] / fit["reward_real"]
+            noise = fit["reward_std"] / fit["reward_real"]
+            cells = ["never" if np.isinf(min(first)) else span(np.array(first))]
+            for values in (fit["reward_r2"], fit["next_state_r2"], ratio):
+                cells += [span(values[:, early]), span(values[:, late])]
+            cells.append(span(noise[:, late]))
+            lines.append(f"| {task}, {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def calibration_table():
+    """Of the fits with beta 0.5, which share of what is held out lies within one and two predicted std."""
+    heads = ["fit", "gradient steps", "states within one std", "two", "rewards within one std", "two"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines.append("| a calibrated Gaussian | | 0.683 | 0.954 | 0.683 | 0.954 |")
+    for task in BETA_TASKS:
+        fit = read_fit(f"{task}-ftfl-beta0.5")
+        for step in (2_000, 20_000):
+            at = fit["step"][0].tolist().index(step)
+            columns = [f"{group}_within_{count}" for group in ("state", "reward") for count in ("one", "two")]
+            cells = [span(fit[column][:, at]) for column in columns]
+            lines.append(f"| {task} | {step:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def claims_table():
+    """A line per claim of the paper, with its verdict."""
+    with open(RESULTS / "claims.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| | the paper says | verdict |", "|---|---|---|"]
+    lines += [f"| {row['claim']} | {row['the paper says']} | {row['verdict']} |" for row in rows]
+    return "\n".join(lines)
+
+
+def predictions_table():
+    """How many of the predictions in predictions.csv came out, by finding."""
+    with open(RESULTS / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| prediction | came out |", "|---|---|"]
+    lines += [f"| {row['what']} | {row['came_out'] or 'not run yet'} |" for row in rows]
+    return "\n".join(lines)
+
+
 TABLES = {"critics": critics_table, "paper": paper_table, "forces": forces_table, "walk": walk_table}
 TABLES |= {"landings": landings_table, "sb3": sb3_table}
 TABLES |= {"taxonomy": taxonomy_table, "ranks": ranks_table, "widths": widths_table}
@@ -843,7 +968,25 @@ TABLES |= {
 }
 TABLES |= {"studies": studies_table, "crossing": crossing_table, "follows": follows_table}
 TABLES |= {"variances": variances_table}
-FIGURES = [draw_critics, draw_long, draw_landings, draw_taxonomy, draw_studies, draw_grid]
+TABLES |= {
+    "claims": claims_table,
+    "beta": beta_table,
+    "calibration": calibration_table,
+    "predictions": predictions_table,
+}
+FIGURES = [
+    draw_overview,
+    draw_beta,
+    draw_critics,
+    draw_long,
+    draw_landings,
+    draw_taxonomy,
+    draw_studies,
+    draw_grid,
+]
+
+
+PAGES = ("README.md", "REPRODUCTION.md")
 
 
 def with_tables(text):
@@ -858,9 +1001,10 @@ def with_tables(text):
 def main():
     for figure in FIGURES:
         figure()
-    path = ROOT / "REPRODUCTION.md"
-    path.write_text(with_tables(path.read_text()))
-    print(path)
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(with_tables(path.read_text()))
+        print(path)
 
 
 if __name__ == "__main__":

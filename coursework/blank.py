@@ -96,8 +96,8 @@ def make(out, student=None, solved=False):
         (out / name).write_text(text if solved else blank(text, functions))
     study = (ROOT / "benchmark" / "model_study.py").read_text()
     (out / "model_study.py").write_text(replace_once(study, STUDY))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split("## What is logged\n")[1].split("\n## ")[0]
+    reference = (ROOT / "REFERENCE.md").read_text(encoding="utf-8")
+    table = reference.split("## What is logged\n")[1].split("\n## ")[0]
     (out / "LOGS.md").write_text("# What is logged\n" + table, encoding="utf-8")
     handout = [(HERE / name).read_text() for name in ("HANDOUT.md", "HANDOUT_6_8.md")]
     (out / "HANDOUT.md").write_text(replace_once(handout[0], [(FOLLOW, handout[1])]))

@@ -144,9 +144,9 @@ def test_any_flags_start_or_stop_with_one_line(script):
 
 
 def hyperparameters():
-    """{flag: (the value, the flags)}: the two cells of its row in README's table of hyperparameters."""
+    """{flag: (the value, the flags)}: the two cells of its row in REFERENCE.md's table of hyperparameters."""
     rows = {}
-    text = (ROOT / "README.md").read_text().split("## Hyperparameters")[1].split("\n## ")[0]
+    text = (ROOT / "REFERENCE.md").read_text().split("## Hyperparameters")[1].split("\n## ")[0]
     for line in text.splitlines():
         cells = line.strip("| ").split(" | ")
         if len(cells) == 4 and "--" in cells[2]:
@@ -176,7 +176,7 @@ def test_the_defaults_are_those_that_the_readme_states(script):
             assert value == by_hand[name] and name in table
         elif name not in unstated:
             value_cell, flag_cell = table[name]
-            assert value in numbers_in(value_cell), f"--{name} is {value}, README says {value_cell}"
+            assert value in numbers_in(value_cell), f"--{name} is {value}, REFERENCE.md says {value_cell}"
     assert f"(default {args.num_seeds})" in table["num_seeds"][1]
     assert f"(default {args.total_timesteps:,})" in table["total_timesteps"][1]
     assert set(table) <= set().union(*(vars(module.Args()) for module in (sac, mbpo, ftfl)))
