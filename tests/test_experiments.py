@@ -90,7 +90,9 @@ def test_what_the_names_of_rows_say():
         if "-paper" in row.name and row.folder == "critics":  # the scripts' defaults
             assert flags["utd_ratio"] == 20 and "model" not in row.flags
         if row.script == "model_study":
-            assert (flags["steps"], flags["collect"]) == (50_000, 10_000)
+            steps = 20_000 if "-beta" in row.name else 50_000
+            assert (flags["steps"], flags["collect"]) == (steps, 10_000)
+            assert flags["nll_beta"] == (0.5 if row.name.endswith("-beta0.5") else 0)
             assert bool(run.needs) == row.name.startswith("rewarded-")
 
 
