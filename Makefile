@@ -9,6 +9,8 @@ SHELL := /bin/bash
 RIGHT_PYTHON := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c "$(RIGHT_PYTHON)" 2>/dev/null && echo $$p && break; done)
 
+NO_PYTHON := error: this needs Python 3.11 or 3.12: name one with make PYTHON=..., or make the environment before, with uv venv --seed --python 3.12 .venv
+
 .PHONY: demo forensics figures coursework test nightly test-sweep
 
 demo: .venv/installed
@@ -37,7 +39,8 @@ test-sweep: .venv-sweep/installed
 .venv/installed: requirements.txt
 .venv-sweep/installed: requirements.txt benchmark/requirements-sweep.txt
 .venv/installed .venv-sweep/installed:
-	@test -n "$(PYTHON)" || { echo "error: this needs Python 3.11 or 3.12; name one with make PYTHON=..." >&2; exit 2; }
-	$(PYTHON) -m venv $(@D)
+	@test -x $(@D)/bin/python || test -n "$(PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -c "$(RIGHT_PYTHON)" || { echo "$(NO_PYTHON)" >&2; exit 2; }
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$^)
 	touch $@

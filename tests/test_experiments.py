@@ -90,10 +90,10 @@ def test_what_the_names_of_rows_say():
         if "-paper" in row.name and row.folder == "critics":  # the scripts' defaults
             assert flags["utd_ratio"] == 20 and "model" not in row.flags
         if row.script == "model_study":
-            steps = 20_000 if "-beta" in row.name else 50_000
+            steps = 5_000 if "rewarded2" in row.name else 20_000 if "-beta" in row.name else 50_000
             assert (flags["steps"], flags["collect"]) == (steps, 10_000)
             assert flags["nll_beta"] == (0.5 if row.name.endswith("-beta0.5") else 0)
-            assert bool(run.needs) == row.name.startswith("rewarded-")
+            assert bool(run.needs) == row.name.startswith("rewarded")
 
 
 def test_a_name_is_that_row_or_all_that_begin_so():
