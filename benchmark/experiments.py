@@ -274,8 +274,8 @@ for setting, switches in SETTINGS.items():
     study(f"rewarded-{setting}", HUMANOID, switches, **SEEN)
 study("rewarded-ftfl-fixed", HUMANOID, "", intervention="fixed", **SEEN)
 
-# The same with beta-NLL, beside the likelihood, on the transitions of this run of sac.py made anew. On another
-# processor it is another run: its mean reward is 0.0063 where the first one's is 0.0080.
+# The same with beta-NLL, beside the likelihood, on the transitions of this run of sac.py made anew.
+# On another processor it is another run: its mean reward is 0.0063 where the first one's is 0.0080.
 SHORT = "--steps 5000 --log-interval 100"
 study("rewarded2-ftfl", HUMANOID, SHORT, needs="studies-sac", shown="left out")
 study("rewarded2-ftfl-beta0.5", HUMANOID, f"{SHORT} --nll-beta 0.5", needs="studies-sac", shown="left out")
