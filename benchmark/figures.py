@@ -825,9 +825,10 @@ def draw_studies():
 # ---------------------------------------- The picture of the README
 def draw_overview():
     """humanoid-stand at the defaults: what MBPO's and FTFL's models imagine, and all settings' critics."""
-    figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.6))
+    figure, axes = plt.subplots(1, 3, figsize=(10.5, 4))
     rows = {name: read_row(f"humanoid-stand-{name}-paper") for name in ("sac", *NAMES)}
     names = {"sac": "SAC"} | NAMES
+    obtained = []
     for setting, row in rows.items():
         color = plots.COLORS[names[setting]]
         if setting in ("mbpo", "ftfl"):
@@ -839,21 +840,22 @@ def draw_overview():
         steps, q = row["q"]
         axes[2].plot(steps, q.T, color=color, lw=1.2)
         axes[2].plot([], [], color=color, label=names[setting])
+        obtained.append(np.nanmax(row["discounted_return"][1]))
     axes[0].axhline(1, color="0.6", lw=1)
-    axes[0].set_title("imagined / real mean reward")
+    axes[0].set_title("imagined / real mean reward\n(MBPO and FTFL)")
     axes[0].set_ylim(-9, 21)
     axes[1].axhline(0, color="0.6", lw=1)
-    axes[1].set_title("the model's reward: $R^2$")
+    axes[1].set_title("the model's reward: $R^2$\n(below -2: not shown)")
     axes[1].set_ylim(-2, 1)
     axes[2].set_yscale("log")
-    axes[2].set_title("Q, as the critics say")
+    axes[2].axhline(max(obtained), color="0.4", ls=":", label="at most obtained")
+    axes[2].set_ylim(5, None)
+    axes[2].set_title("Q, as the critics say,\nand the discounted return obtained")
     for axis in axes:
         axis.set_xlabel("steps after 10,000 random ones")
-    figure.suptitle(
-        "humanoid-stand, defaults, three seeds: FTFL's reward is right, and its Q alone comes down"
-    )
+    figure.suptitle("humanoid-stand, defaults, three seeds: FTFL's reward is steady, its Q falls below SAC's")
     handles, labels = axes[2].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    figure.legend(handles, labels, loc="outside lower center", ncols=6)
     plots.save(figure, str(RESULTS / "overview"))
 
 
@@ -911,7 +913,11 @@ def beta_table():
             ]
             ratio = fit["reward_synthetic"] / fit["reward_real"]
             noise = fit["reward_std"] / fit["reward_real"]
-            cells = [f"{steps[-1]:,.0f}", "never" if np.isinf(min(first)) else span(np.array(first))]
+            reached = [step for step in first if np.isfinite(step)]
+            words = span(np.array(reached)) if reached else "never"
+            if 0 < len(reached) < len(first):
+                words += f" ({len(reached)} of {len(first)})"
+            cells = [f"{steps[-1]:,.0f}", words]
             for values in (fit["reward_r2"], fit["next_state_r2"], ratio):
                 cells += [span(values[:, early]), span(values[:, late])]
             cells.append(span(noise[:, late]))
@@ -920,18 +926,28 @@ def beta_table():
 
 
 def calibration_table():
-    """Of the fits with beta 0.5, which share of what is held out lies within one and two predicted std."""
+    """Which share of what is held out lies within one and two predicted std."""
     heads = ["fit", "gradient steps", "states within one std", "two", "rewards within one std", "two"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     lines.append("| a calibrated Gaussian | | 0.683 | 0.954 | 0.683 | 0.954 |")
     for task in BETA_TASKS:
-        fit = read_fit(f"{task}-ftfl-beta0.5")
+        for setting in ("ftfl", "ftfl-beta0.5"):
+            lines += calibration_lines(task, setting)
+    return "\n".join(lines)
+
+
+def calibration_lines(task, setting):
+    """Those of one fit, early and at the end; none of fits from before it was logged."""
+    lines, fit = [], read_fit(f"{task}-{setting}")
+    if "state_within_one" in fit:
         for step in (2_000, fit["step"][0][-1]):
             at = fit["step"][0].tolist().index(step)
             columns = [f"{group}_within_{count}" for group in ("state", "reward") for count in ("one", "two")]
             cells = [span(fit[column][:, at]) for column in columns]
-            lines.append(f"| {BETA_TASKS[task]} | {step:,.0f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            lines.append(
+                f"| {BETA_TASKS[task]}: {BETA_FITS[setting][0]} | {step:,.0f} | {' | '.join(cells)} |"
+            )
+    return lines
 
 
 def claims_table():
