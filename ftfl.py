@@ -10,14 +10,13 @@ likelihood. In OpenAI Gym, MBPO learns faster than SAC. In the DeepMind Control 
    on the states, and the imagined rewards are wrong. (The likelihood divides each squared error by the
    predicted variance, which could balance this out. But that variance is capped: see `Ensemble.__init__`.)
    Repair: Target Unit Normalization (TUN). Every target, the reward too, gets mean 0 and variance 1.
-2. Residual targets. MBPO's model predicts s' - s, which is irregular, and small beside s' (large as it may be
-   beside the reward). The paper finds that this inflates the predicted variance and spoils the imagined
-   states. (Why is open, since TUN takes care of the size. We see it on some tasks only, and only after about
-   20,000 gradient steps of the model.)
+2. Residual targets. MBPO's model predicts the change s' - s. The paper finds that this target inflates the
+   predicted variance, and so spoils the imagined states. (Why is open. We see it on some tasks only, and only
+   after about 20,000 gradient steps of the model.)
    Repair: Direct Next-state Prediction (DNP). The target is s' itself.
 
-A third cause, which the paper leaves out, is the likelihood. It divides the gradient of a prediction by the
-predicted variance, so what the model is unsure of, like a rare reward, is learned slowly or never. Repair:
+A third cause, which the paper leaves out, is the price of that division by the predicted variance: it also
+divides the gradient, so what the model is unsure of, like a rare reward, is learned slowly or never. Repair:
 --nll-beta 0.5 (Seitzer et al. 2022), see `Ensemble.update`. It is off by default, as it is not in the paper.
 
 DNP is in `Ensemble.raw_targets`, TUN in `Ensemble.targets`, and `Ensemble.to_transition` inverts both. With
@@ -281,8 +280,8 @@ class Ensemble(nn.Module):
         # divides each squared error by its own variance, and so scale should not matter. Without TUN this cap
         # makes it matter: for humanoid-stand's velocities a model with TUN predicts variances that in raw
         # units are 7 to 20 times as large as the cap allows, so their errors count that much too much in the
-        # loss. This is only a part of the answer: REPRODUCTION.md has what a higher cap does, and bounds that
-        # are learned, as in the original MBPO.
+        # loss. This explains a part of what TUN does. With learned bounds, as in the original MBPO, the
+        # reward is learned without TUN; with a higher fixed cap it is not, and why is open (REPRODUCTION.md).
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
         self.max_logvar = nn.Parameter(torch.full(per_target, 0.5), requires_grad=learned)
@@ -333,7 +332,7 @@ class Ensemble(nn.Module):
         self.optimizer.minimize(loss + bounds_loss)
         return {
             "model/nll": nll.detach().mean((2, 3)),
-            "model/mse_loss": weighted_error.detach().mean((2, 3)),
+            "model/mse_loss": weighted_error.detach().mean((2, 3)),  # (y - mean)^2 / var
             "model/variance_loss": logvar.detach().mean((2, 3)),
         }
 
@@ -363,7 +362,7 @@ class Ensemble(nn.Module):
         return next_obs, prediction[..., -1]
 
     def fit_normalizers(self, batch):
-        """Compute mean and std of the training rows, a Batch (seeds, 1, rows, ...), for the next training."""
+        """Mean and std of the training rows, a Batch (seeds, 1, rows, ...), for the training to come."""
         inputs = torch.cat([batch.obs, batch.actions], dim=-1)
         std, mean = torch.std_mean(inputs, dim=2, keepdim=True)
         self.input_mean.copy_(mean)  # in place, because a recorded CUDA graph keeps reading the same memory
@@ -459,6 +458,7 @@ def choose_elites(model, holdout):
 # ---------------------------------------- Rollouts
 def termination_rule(env_id):
     """A function from next states (..., obs) to bool (...), True where the task ends. Add new tasks here."""
+    # s[..., 0] is the height, s[..., 1] an angle; positions along the ground are not observed.
     healthy = {
         "InvertedPendulum-v5": lambda s: s[..., 1].abs() <= 0.2,
         "Hopper-v5": lambda s: (s[..., 0] > 0.7) & (s[..., 1].abs() < 0.2) & (s[..., 1:].abs() < 100).all(-1),
@@ -469,8 +469,8 @@ def termination_rule(env_id):
     for name in ("HalfCheetah-v5", "HumanoidStandup-v5", "Pusher-v5", "Reacher-v5", "Swimmer-v5"):
         healthy[name] = is_finite
     task = env_id.replace("-v4", "-v5")  # which ends by the same rules
-    # dm_control's suite (humanoid-stand; lqr is refused) and manipulation (reach_site_features) end by time
-    # limits alone. Its other tasks, with names like CmuHumanoidGoToTarget, may end before.
+    # Tasks of dm_control's suite (with a hyphen: humanoid-stand; lqr is refused) and of its manipulation (in
+    # lower case: reach_site_features) end by time limits alone. Others, like CmuHumanoidGoToTarget, may not.
     if task.startswith("dm_control/") and task.endswith("-v0"):
         is_of_suite = "-" in task.removesuffix("-v0")
         is_manipulation = task.islower()
@@ -629,7 +629,8 @@ def main(args):
     else:
         run_dirs = make_run_dirs(args)
         start = 0  # steps done before
-        # The step after which each seed's episode began. It seeds the reset, so --resume can replay.
+        # The step after which each seed's episode began. With the seed it makes the seed of the reset, so
+        # that --resume can replay the episode.
         episode_starts = [0] * args.num_seeds
         obs = reset_envs(envs, args, episode_starts, np.ones(args.num_seeds, dtype=bool))
     writers = [SummaryWriter(str(run_dir), purge_step=start + 1, flush_secs=10) for run_dir in run_dirs]

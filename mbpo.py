@@ -255,8 +255,8 @@ class Ensemble(nn.Module):
         # divides each squared error by its own variance, and so scale should not matter. Without TUN this cap
         # makes it matter: for humanoid-stand's velocities a model with TUN predicts variances that in raw
         # units are 7 to 20 times as large as the cap allows, so their errors count that much too much in the
-        # loss. This is only a part of the answer: REPRODUCTION.md has what a higher cap does, and bounds that
-        # are learned, as in the original MBPO.
+        # loss. This explains a part of what TUN does. With learned bounds, as in the original MBPO, the
+        # reward is learned without TUN; with a higher fixed cap it is not, and why is open (REPRODUCTION.md).
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
         self.max_logvar = nn.Parameter(torch.full(per_target, 0.5), requires_grad=learned)
@@ -302,7 +302,7 @@ class Ensemble(nn.Module):
         self.optimizer.minimize(loss + bounds_loss)
         return {
             "model/nll": nll.detach().mean((2, 3)),
-            "model/mse_loss": weighted_error.detach().mean((2, 3)),
+            "model/mse_loss": weighted_error.detach().mean((2, 3)),  # (y - mean)^2 / var
             "model/variance_loss": logvar.detach().mean((2, 3)),
         }
 
@@ -317,7 +317,7 @@ class Ensemble(nn.Module):
         return next_obs, prediction[..., -1]
 
     def fit_normalizers(self, batch):
-        """Compute mean and std of the training rows, a Batch (seeds, 1, rows, ...), for the next training."""
+        """Mean and std of the training rows, a Batch (seeds, 1, rows, ...), for the training to come."""
         inputs = torch.cat([batch.obs, batch.actions], dim=-1)
         std, mean = torch.std_mean(inputs, dim=2, keepdim=True)
         self.input_mean.copy_(mean)  # in place, because a recorded CUDA graph keeps reading the same memory
@@ -408,6 +408,7 @@ def choose_elites(model, holdout):
 # ---------------------------------------- Rollouts
 def termination_rule(env_id):
     """A function from next states (..., obs) to bool (...), True where the task ends. Add new tasks here."""
+    # s[..., 0] is the height, s[..., 1] an angle; positions along the ground are not observed.
     healthy = {
         "InvertedPendulum-v5": lambda s: s[..., 1].abs() <= 0.2,
         "Hopper-v5": lambda s: (s[..., 0] > 0.7) & (s[..., 1].abs() < 0.2) & (s[..., 1:].abs() < 100).all(-1),
@@ -418,8 +419,8 @@ def termination_rule(env_id):
     for name in ("HalfCheetah-v5", "HumanoidStandup-v5", "Pusher-v5", "Reacher-v5", "Swimmer-v5"):
         healthy[name] = is_finite
     task = env_id.replace("-v4", "-v5")  # which ends by the same rules
-    # dm_control's suite (humanoid-stand; lqr is refused) and manipulation (reach_site_features) end by time
-    # limits alone. Its other tasks, with names like CmuHumanoidGoToTarget, may end before.
+    # Tasks of dm_control's suite (with a hyphen: humanoid-stand; lqr is refused) and of its manipulation (in
+    # lower case: reach_site_features) end by time limits alone. Others, like CmuHumanoidGoToTarget, may not.
     if task.startswith("dm_control/") and task.endswith("-v0"):
         is_of_suite = "-" in task.removesuffix("-v0")
         is_manipulation = task.islower()
@@ -578,7 +579,8 @@ def main(args):
     else:
         run_dirs = make_run_dirs(args)
         start = 0  # steps done before
-        # The step after which each seed's episode began. It seeds the reset, so --resume can replay.
+        # The step after which each seed's episode began. With the seed it makes the seed of the reset, so
+        # that --resume can replay the episode.
         episode_starts = [0] * args.num_seeds
         obs = reset_envs(envs, args, episode_starts, np.ones(args.num_seeds, dtype=bool))
     writers = [SummaryWriter(str(run_dir), purge_step=start + 1, flush_secs=10) for run_dir in run_dirs]
