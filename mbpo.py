@@ -253,9 +253,9 @@ class Ensemble(nn.Module):
 
         # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The likelihood
         # divides each squared error by its own variance, and so scale should not matter. Without TUN this cap
-        # makes it matter: for humanoid-stand's velocities a model with TUN predicts variances that in raw
-        # units are 7 to 20 times as large as the cap allows, so their errors count that much too much in the
-        # loss. This explains a part of what TUN does. With learned bounds, as in the original MBPO, the
+        # makes it matter: humanoid-stand's velocities need raw variances 7 to 20 times as large as the cap (as
+        # a model with TUN predicts, where the cap is no limit), so their errors count that much too much in
+        # the loss. This explains a part of what TUN does. With learned bounds, as in the original MBPO, the
         # reward is learned without TUN; with a higher fixed cap it is not, and why is open (REPRODUCTION.md).
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
@@ -345,8 +345,8 @@ def split_rows(args, size):
     rows, if they are fewer than five, are on neither side yet.
     """
     num_blocks = size // HOLDOUT_BLOCK
-    # With the same seed each time and the blocks as the first dimension, a longer draw begins with the
-    # shorter one: earlier blocks keep their numbers.
+    # The seed is the same each time, and blocks are the first dimension. randint fills row by row, so later
+    # calls, with more blocks, draw the same numbers for the earlier ones.
     generator = torch.Generator().manual_seed(args.seed)
     held_out = torch.randint(HOLDOUT_BLOCK, (num_blocks, args.num_seeds), generator=generator)
     is_held_out = held_out.T.unsqueeze(-1) == torch.arange(HOLDOUT_BLOCK)  # (seeds, blocks, 5)
@@ -408,7 +408,7 @@ def choose_elites(model, holdout):
 # ---------------------------------------- Rollouts
 def termination_rule(env_id):
     """A function from next states (..., obs) to bool (...), True where the task ends. Add new tasks here."""
-    # s[..., 0] is the height, s[..., 1] an angle; positions along the ground are not observed.
+    # s[..., 1] is an angle, and but for InvertedPendulum s[..., 0] the height.
     healthy = {
         "InvertedPendulum-v5": lambda s: s[..., 1].abs() <= 0.2,
         "Hopper-v5": lambda s: (s[..., 0] > 0.7) & (s[..., 1].abs() < 0.2) & (s[..., 1:].abs() < 100).all(-1),
@@ -419,8 +419,9 @@ def termination_rule(env_id):
     for name in ("HalfCheetah-v5", "HumanoidStandup-v5", "Pusher-v5", "Reacher-v5", "Swimmer-v5"):
         healthy[name] = is_finite
     task = env_id.replace("-v4", "-v5")  # which ends by the same rules
-    # Tasks of dm_control's suite (with a hyphen: humanoid-stand; lqr is refused) and of its manipulation (in
-    # lower case: reach_site_features) end by time limits alone. Others, like CmuHumanoidGoToTarget, may not.
+    # Tasks of dm_control's suite (with a hyphen: humanoid-stand) and of its manipulation (in lower case:
+    # reach_site_features) end by time limits alone; but for lqr, whose unbounded actions make_env refuses.
+    # Others, like CmuHumanoidGoToTarget, may end before.
     if task.startswith("dm_control/") and task.endswith("-v0"):
         is_of_suite = "-" in task.removesuffix("-v0")
         is_manipulation = task.islower()
@@ -579,8 +580,8 @@ def main(args):
     else:
         run_dirs = make_run_dirs(args)
         start = 0  # steps done before
-        # The step after which each seed's episode began. With the seed it makes the seed of the reset, so
-        # that --resume can replay the episode.
+        # The step after which each seed's episode began. The environment is reset with a seed made of this
+        # step and the run's seed, so that --resume can replay the episode.
         episode_starts = [0] * args.num_seeds
         obs = reset_envs(envs, args, episode_starts, np.ones(args.num_seeds, dtype=bool))
     writers = [SummaryWriter(str(run_dir), purge_step=start + 1, flush_secs=10) for run_dir in run_dirs]

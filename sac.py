@@ -294,8 +294,8 @@ def main(args):
     else:
         run_dirs = make_run_dirs(args)
         start = 0  # steps done before
-        # The step after which each seed's episode began. With the seed it makes the seed of the reset, so
-        # that --resume can replay the episode.
+        # The step after which each seed's episode began. The environment is reset with a seed made of this
+        # step and the run's seed, so that --resume can replay the episode.
         episode_starts = [0] * args.num_seeds
         obs = reset_envs(envs, args, episode_starts, np.ones(args.num_seeds, dtype=bool))
     writers = [SummaryWriter(str(run_dir), purge_step=start + 1, flush_secs=10) for run_dir in run_dirs]
