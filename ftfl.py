@@ -277,10 +277,10 @@ class Ensemble(nn.Module):
             nn.init.zeros_(layer.bias)
 
         # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The likelihood
-        # divides each squared error by its own variance, and so scale should not matter. Without TUN this cap
-        # makes it matter: humanoid-stand's velocities need raw variances 7 to 20 times as large as the cap (as
-        # a model with TUN predicts, where the cap is no limit), so their errors count that much too much in
-        # the loss. This explains a part of what TUN does. With learned bounds, as in the original MBPO, the
+        # divides each squared error by its own variance, and so scale should not matter. But the variance is
+        # at most 1.65. Without TUN, humanoid-stand's velocities would need 7 to 20 times that (as measured
+        # with TUN, whose predictions may exceed it in raw units), so in the loss their errors count that much
+        # too much. This explains a part of what TUN does. With learned bounds, as in the original MBPO, the
         # reward is learned without TUN; with a higher fixed cap it is not, and why is open (REPRODUCTION.md).
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
@@ -458,7 +458,7 @@ def choose_elites(model, holdout):
 # ---------------------------------------- Rollouts
 def termination_rule(env_id):
     """A function from next states (..., obs) to bool (...), True where the task ends. Add new tasks here."""
-    # s[..., 1] is an angle, and but for InvertedPendulum s[..., 0] the height.
+    # Of all but InvertedPendulum s[..., 0] is the height; where s[..., 1] is used, it is an angle.
     healthy = {
         "InvertedPendulum-v5": lambda s: s[..., 1].abs() <= 0.2,
         "Hopper-v5": lambda s: (s[..., 0] > 0.7) & (s[..., 1].abs() < 0.2) & (s[..., 1:].abs() < 100).all(-1),
@@ -469,9 +469,9 @@ def termination_rule(env_id):
     for name in ("HalfCheetah-v5", "HumanoidStandup-v5", "Pusher-v5", "Reacher-v5", "Swimmer-v5"):
         healthy[name] = is_finite
     task = env_id.replace("-v4", "-v5")  # which ends by the same rules
-    # Tasks of dm_control's suite (with a hyphen: humanoid-stand) and of its manipulation (in lower case:
-    # reach_site_features) end by time limits alone; but for lqr, whose unbounded actions make_env refuses.
-    # Others, like CmuHumanoidGoToTarget, may end before.
+    # In dm_control, tasks of the suite (with a hyphen: humanoid-stand) and of manipulation (in lower case:
+    # reach_site_features) end by time limits alone. The others, like CmuHumanoidGoToTarget, may end before.
+    # So may lqr of the suite, but make_env refuses it.
     if task.startswith("dm_control/") and task.endswith("-v0"):
         is_of_suite = "-" in task.removesuffix("-v0")
         is_manipulation = task.islower()
