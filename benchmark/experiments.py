@@ -301,5 +301,8 @@ MEASURED = {
     "oracle/cheetah-run/effects.csv": "benchmark/oracle.py --effects, at commit decb2e1",
     "oracle/finger-spin/effects.csv": "benchmark/oracle.py --effects, at commit decb2e1",
     "oracle/finger-spin/fits.csv": "benchmark/oracle.py --fits, at commit decb2e1",
+    "stfl/mbpo_utd10_small_model.csv": "MBPO of the public code CLeARoboticsLab/STFL (244c775), run by us",
+    "stfl/ftfl_utd10_small_model.csv": "the same, with normalized and direct targets put in by us",
+    "stfl/ftfl_defaults.csv": "the same, at its defaults",
     "sb3_sac/fish-upright.csv": "benchmark/sb3_sac.py (Stable-Baselines3), at commit decb2e1",
 }

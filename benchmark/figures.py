@@ -991,7 +991,33 @@ TABLES |= {
 }
 TABLES |= {"studies": studies_table, "crossing": crossing_table, "follows": follows_table}
 TABLES |= {"variances": variances_table}
+
+
+def stfl_table():
+    """What the critics of the authors' earlier code say, beside our rows of the same settings (all seeds)."""
+    heads = ["code", "setting", "trained steps", "Q", "critics' loss", "temperature"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    pairs = [("mbpo_utd10_small_model", "mbpo-orthogonal", "MBPO, 10 updates, small model")]
+    pairs += [("ftfl_utd10_small_model", "ftfl-orthogonal", "FTFL, 10 updates, small model")]
+    pairs += [("ftfl_defaults", "ftfl-paper", "FTFL, defaults")]
+    for file_name, row_name, setting in pairs:
+        with open(RESULTS / f"stfl/{file_name}.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        step = min(1_000, int(rows[-1]["trained_steps"]))
+        (theirs,) = (row for row in rows if int(row["trained_steps"]) == step)
+        cells = [f"{float(theirs[column]):.3g}" for column in ("q1", "critic_loss", "alpha")]
+        lines.append(f"| STFL, one seed | {setting} | {step:,} | {' | '.join(cells)} |")
+        ours = read_row(row_name)
+        cells = []
+        for column in ("q", "qf_loss", "alpha"):
+            steps, values = ours[column]
+            cells.append(span(values[:, steps.tolist().index(step)]))
+        lines.append(f"| ours, {row_name} | {setting} | {step:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 TABLES |= {
+    "stfl": stfl_table,
     "claims": claims_table,
     "beta": beta_table,
     "calibration": calibration_table,
