@@ -94,7 +94,7 @@ class Row:
     together: bool = False  # whether its seeds are one process
     intervention: str = ""  # of benchmark/interventions.py: what it needs beyond flags
     needs: str = ""  # the row whose run holds the transitions that this one fits a model to
-    shown: str = "data"  # the section of REPRODUCTION.md that draws or tables it; "data" if none does
+    shown: str = "data"  # the section of REPRODUCTION.md that draws or tables it first; data: none does
 
     @property
     def full_name(self):
@@ -133,31 +133,32 @@ def critics(
     ROWS.append(Row("critics", name, script, task, f"{shared} {flags}", seeds, together=True, **more))
 
 
-SHOWN = {"shown": "critics"}
-critics("ftfl", "ftfl", **SHOWN)
-critics("ftfl-norm", "ftfl", NORM, **SHOWN)
-critics("sac", "sac", **SHOWN)
-critics("mbpo", "mbpo", **SHOWN)
+critics("ftfl", "ftfl")
+critics("ftfl-norm", "ftfl", NORM)
+critics("sac", "sac")
+critics("mbpo", "mbpo")
 critics("ftfl-cut", "ftfl", intervention="cut")
 critics("ftfl-length5", "ftfl", "--rollout-schedule 5:5:0:1")
 critics("ftfl-noforce", "ftfl", intervention="noforce")
 critics("mbpo-noforce", "mbpo", intervention="noforce")
 critics("tun-noforce", "ftfl", TUN, intervention="noforce")
-critics("mbpo-norm", "mbpo", NORM, **SHOWN)
-critics("tun", "ftfl", TUN, **SHOWN)
-critics("dnp", "ftfl", DNP, **SHOWN)
-critics("ftfl-real25", "ftfl", "--real-ratio 0.25", **SHOWN)
-critics("ftfl-real50", "ftfl", "--real-ratio 0.5", **SHOWN)
-critics("ftfl-utd1", "ftfl", utd=1, steps=6_000, **SHOWN)
-critics("ftfl-utd5", "ftfl", utd=5, steps=3_000, **SHOWN)
-critics("ftfl-utd20", "ftfl", utd=20, **SHOWN)
-critics("sac-norm", "sac", NORM, **SHOWN)
+critics("mbpo-norm", "mbpo", NORM)
+critics("tun", "ftfl", TUN)
+critics("dnp", "ftfl", DNP)
+critics("ftfl-real25", "ftfl", "--real-ratio 0.25")
+critics("ftfl-real50", "ftfl", "--real-ratio 0.5")
+critics("ftfl-utd1", "ftfl", utd=1, steps=6_000)
+critics("ftfl-utd5", "ftfl", utd=5, steps=3_000)
+critics("ftfl-utd20", "ftfl", utd=20)
+critics("sac-norm", "sac", NORM)
 for short in ("humanoid-stand", "hopper-stand", "cartpole-swingup"):
     for script in ("ftfl", "mbpo", "sac"):
-        critics(f"{short}-{script}", script, task=f"dm_control/{short}-v0", **SHOWN)
-    critics(f"{short}-ftfl-norm", "ftfl", NORM, task=f"dm_control/{short}-v0", **SHOWN)
-for script in ("sac", "mbpo", "ftfl"):
-    critics(f"{script}-orthogonal", script, intervention="orthogonal")
+        critics(f"{short}-{script}", script, task=f"dm_control/{short}-v0")
+    critics(f"{short}-ftfl-norm", "ftfl", NORM, task=f"dm_control/{short}-v0")
+SHOWN = {"shown": "critics"}
+critics("sac-orthogonal", "sac", intervention="orthogonal")
+critics("mbpo-orthogonal", "mbpo", intervention="orthogonal", **SHOWN)
+critics("ftfl-orthogonal", "ftfl", intervention="orthogonal", **SHOWN)
 critics("ftfl-long", "ftfl", steps=20_000, seeds=(1,), **SHOWN)
 critics("mbpo-long", "mbpo", steps=15_000, seeds=(1,), **SHOWN)
 critics("ftfl-long-seeds23", "ftfl", "--compile", steps=15_000, seeds=(2, 3), **SHOWN)
@@ -165,7 +166,7 @@ critics("mbpo-long-seeds23", "mbpo", "--compile", steps=12_000, seeds=(2, 3), **
 
 # At the scripts' defaults
 PAPER = {"utd": 20, "model": "", "shown": "critics"}
-STAND = {"utd": 20, "model": "", "shown": "reward", "task": HUMANOID, "steps": 1_900}
+STAND = {**PAPER, "task": HUMANOID, "steps": 1_900}
 critics("ftfl-paper", "ftfl", **PAPER)
 critics("ftfl-paper-norm", "ftfl", NORM, **PAPER)
 for name in ("mbpo", "sac", "tun", "dnp"):
@@ -176,15 +177,14 @@ critics("humanoid-stand-ftfl-paper", "ftfl", "--compile", **STAND)
 critics("mbpo-paper-norm", "mbpo", f"--compile {NORM}", **PAPER)
 critics("sac-paper-norm", "sac", f"--compile {NORM}", **PAPER)
 # The third cause: what the variance's loss and its bounds do to the critics
-LEFT_OUT = {"shown": "left out"}
 for name, algo in (("ftfl-paper-beta", "ftfl-beta"), ("mbpo-paper-bounds", "mbpo-bounds")):
     script, own = ALGOS[algo]
-    critics(name, script, f"--compile {own}", **{**PAPER, **LEFT_OUT})
-    critics(f"humanoid-stand-{name}", script, f"--compile {own}", **{**STAND, **LEFT_OUT})
+    critics(name, script, f"--compile {own}", **PAPER)
+    critics(f"humanoid-stand-{name}", script, f"--compile {own}", **STAND)
 # Six seeds on a GPU; for those in benchmark/results the time there ended before the 1,500 steps
 GPU = "--device cuda --compile --env-workers --log-interval 50"
-critics("ftfl-paper-gpu", "ftfl", GPU, steps=1_200, seeds=SIX, **PAPER)
-critics("humanoid-stand-ftfl-paper-gpu", "ftfl", GPU, seeds=SIX, **STAND)
+critics("ftfl-paper-gpu", "ftfl", GPU, steps=1_200, seeds=SIX, **{**PAPER, "shown": "data"})
+critics("humanoid-stand-ftfl-paper-gpu", "ftfl", GPU, seeds=SIX, **{**STAND, "shown": "data"})
 
 # How long does SAC take to learn to walk, once its critics hold?
 EVALUATED = "--eval-interval 5000 --eval-episodes 5"
@@ -210,14 +210,14 @@ LAPTOP = PRESETS["laptop"]["flags"]
 HOPPER_FLAGS = PRESETS["hopper"]["flags"]
 LONGER = f"{LAPTOP} --total-timesteps 25000"
 returns("grid", PRESETS["laptop"]["algos"], PRESETS["laptop"]["tasks"], LAPTOP, shown="returns")
-returns("grid_longer", ["sac", "mbpo", "tun", "ftfl"], [QUADRUPED], LONGER)
+returns("grid_longer", ["sac", "mbpo", "tun", "ftfl"], [QUADRUPED], LONGER, shown="returns")
 returns("grid_longer", ["sac", "mbpo", "tun", "ftfl"], [FINGER], LONGER, shown="finger-spin")
-returns("grid_longer", ["sac", "mbpo", "ftfl"], [CHEETAH], LONGER)
+returns("grid_longer", ["sac", "mbpo", "ftfl"], [CHEETAH], LONGER, shown="returns")
 # Scores of other processors differ by half, so FTFL is run again beside FTFL with beta 0.5
 returns("beta", ["ftfl", "ftfl-beta", "tun-beta"], [CHEETAH], LAPTOP, shown="left out")
-returns("bounds", ["mbpo", "dnp"], [HOPPER], f"{LAPTOP} {BOUNDS}", shown="returns")
+returns("bounds", ["mbpo", "dnp"], [HOPPER], f"{LAPTOP} {BOUNDS}")
 returns("hopper", PRESETS["hopper"]["algos"], [HOPPER], HOPPER_FLAGS, shown="returns")
-returns("hopper_utd1", ["sac"], [HOPPER], f"{HOPPER_FLAGS} --utd-ratio 1", shown="returns")
+returns("hopper_utd1", ["sac"], [HOPPER], f"{HOPPER_FLAGS} --utd-ratio 1")
 
 
 # ---------------------------------------- Rows: the simulator in the model's place, or in a part of it
@@ -264,22 +264,24 @@ def study(name, task, flags, **more):
 
 for short, task in TASKS.items():
     for setting, switches in SETTINGS.items():
-        study(f"{short}-{setting}", task, switches, shown="reward, variance")
+        shown = "targets" if setting != "dnp" else "reward" if task == HUMANOID else "data"
+        study(f"{short}-{setting}", task, switches, shown=shown)
 # Beta-NLL, to 20,000 steps; the published files have every step to 1,000, and every 500th behind it
 BETA = "--nll-beta 0.5 --steps 20000 --log-interval 100"
 study("humanoid-stand-ftfl-beta0.5", HUMANOID, BETA, shown="left out")
 study("quadruped-walk-ftfl-beta0.5", QUADRUPED, BETA, shown="left out")
 study("humanoid-stand-mbpo-beta0.5", HUMANOID, f"{SETTINGS['mbpo']} {BETA}", shown="left out")
 study("humanoid-stand-ftfl-beta1", HUMANOID, f"{BETA} --nll-beta 1", shown="left out")
-study("humanoid-stand-ftfl-width400", HUMANOID, "--model-hidden-dim 400")
+study("humanoid-stand-ftfl-width400", HUMANOID, "--model-hidden-dim 400", shown="claims")
 study("humanoid-stand-mbpo-cap", HUMANOID, SETTINGS["mbpo"], intervention="cap", shown="reward")
 for setting in ("ftfl", "tun", "mbpo"):
     flags = f"{SETTINGS[setting]} {BOUNDS}"
-    study(f"humanoid-stand-{setting}-bounds", HUMANOID, flags, shown="reward")
+    shown = "reward" if setting != "tun" else "data"
+    study(f"humanoid-stand-{setting}-bounds", HUMANOID, flags, shown=shown)
 
 # A buffer that has seen reward: sac.py's, after 200,000 steps of one update each
 SAC = "--utd-ratio 1 --total-timesteps 200000 --eval-interval 20000 --checkpoint-interval 20000"
-ROWS.append(Row("studies", "sac", "sac", HUMANOID, SAC, seeds=(1,), shown="reward"))
+ROWS.append(Row("studies", "sac", "sac", HUMANOID, SAC, seeds=(1,)))
 SEEN = {"needs": "studies-sac", "shown": "reward"}
 for setting, switches in SETTINGS.items():
     study(f"rewarded-{setting}", HUMANOID, switches, **SEEN)

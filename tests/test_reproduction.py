@@ -7,6 +7,7 @@ import re
 import experiments
 import export
 import figures
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -22,10 +23,29 @@ SETTINGS += ["log-variance at 0.5", "300,000 to 500,000", "velocities are 1 to 1
 SETTINGS += ["4 to 7 minutes", "6 to 15 minutes", "4.5 hours"]
 
 
-def test_the_tables_of_the_pages_are_those_of_the_results():
+@pytest.fixture(scope="module")
+def drawn():
+    """The pages with all tables made anew, and which published files these and the figures have read."""
+    read, keep = set(), pytest.MonkeyPatch()
+    for module, name in ((figures, "read_lines"), (plots, "read_csv")):
+
+        def recorded(path, function=getattr(module, name)):
+            read.add(str(path))
+            return function(path)
+
+        keep.setattr(module, name, recorded)
+    keep.setattr(plots, "save", lambda figure, out: plt.close(figure))
+    pages = {name: figures.with_tables(page) for name, page in PAGES.items()}
+    for figure in figures.FIGURES:
+        if figure != figures.draw_taxonomy:  # that writes a page of its own, too
+            figure()
+    keep.undo()
+    return pages, {path.removeprefix(f"{figures.RESULTS}/") for path in read}
+
+
+def test_the_tables_of_the_pages_are_those_of_the_results(drawn):
     """Run `make figures` after any change to either."""
-    for page in PAGES.values():
-        assert figures.with_tables(page) == page
+    assert drawn[0] == PAGES
     tables = re.findall(r"<!-- table (\w+) -->", "".join(PAGES.values()))
     assert sorted(tables) == sorted(figures.TABLES), "each table stands on one page, once"
 
@@ -39,6 +59,12 @@ def test_results_stand_in_tables_and_not_in_the_prose(name):
     for setting in SETTINGS:
         prose = prose.replace(setting, "")
     assert re.findall(r".{20}\d\.\d.{9}|.{20}\d to -?\d.{9}", prose) == []
+
+
+def test_a_row_says_whether_the_pages_show_it(drawn):
+    for row in experiments.ROWS:
+        for path in {row.file(seed) for seed in row.seeds}:
+            assert (path in drawn[1]) == (row.shown != "data"), row.full_name
 
 
 def test_a_row_of_the_verdicts_is_read_at_a_glance():
