@@ -172,7 +172,7 @@ def steps_text(steps):
 RANDOM, SEEN = "humanoid-stand", "rewarded"
 REWARD_FITS = {  # {fit: (its data, what its lines say, colour)}
     f"{RANDOM}-mbpo": ("random", "MBPO", COLORS["mbpo"]),
-    f"{RANDOM}-mbpo-cap": ("random", "MBPO, variance up to 148", OTHER_COLOR),
+    f"{RANDOM}-mbpo-cap": ("random", "MBPO, higher cap", OTHER_COLOR),
     f"{RANDOM}-mbpo-bounds": ("random", "MBPO, learned bounds", BOUNDS_COLOR),
     f"{RANDOM}-dnp": ("random", "DNP only", COLORS["dnp"]),
     f"{RANDOM}-tun": ("random", "TUN only", COLORS["tun"]),
@@ -189,7 +189,7 @@ REWARD_FITS = {  # {fit: (its data, what its lines say, colour)}
 def reward_table():
     """A line per fit of humanoid-stand: the reward's R2, and what a rollout would make of it."""
     heads = ["transitions", "model", "reward R2 at 2,000", "at 20,000", "at 50,000"]
-    heads += ["imagined / real mean at 50,000", "noise of a reward / mean reward"]
+    heads += ["imagined / real mean at 50,000", "noise / mean reward"]
     rows = []
     for name, (data, label, _) in REWARD_FITS.items():
         fit = read_fit(name)
@@ -376,21 +376,26 @@ def draw_critics():
 
 
 def stfl_table():
-    """What the critics of the authors' earlier code say, beside our rows of the same settings (all seeds)."""
-    heads = ["code", "setting", "trained steps", "Q", "critics' loss", "temperature"]
+    """What the critics of the authors' earlier code say, beside our rows of the same settings (all seeds):
+    after as many steps as both have, and when Q first passes 300."""
+    heads = ["setting", "code", "steps", "Q", "critics' loss", "temperature", "Q above 300 after"]
     pairs = [("mbpo_utd10_small_model", "mbpo-orthogonal", "MBPO, 10 updates, small model")]
     pairs += [("ftfl_utd10_small_model", "ftfl-orthogonal", "FTFL, 10 updates, small model")]
     pairs += [("ftfl_defaults", "ftfl-paper", "FTFL, defaults")]
+    columns = {"q": "q1", "qf_loss": "critic_loss", "alpha": "alpha"}
     rows = []
     for file_name, row_name, setting in pairs:
         lines = read_lines(RESULTS / f"stfl/{file_name}.csv")
-        step = min(1_000, int(lines[-1]["trained_steps"]))
-        (theirs,) = (line for line in lines if int(line["trained_steps"]) == step)
-        cells = [span(float(theirs[column])) for column in ("q1", "critic_loss", "alpha")]
-        rows.append(["STFL, one seed", setting, f"{step:,}", *cells])
-        ours = read_critics(row_name)
-        cells = [span(v[:, s.tolist().index(step)]) for s, v in (ours[c] for c in ("q", "qf_loss", "alpha"))]
-        rows.append([f"ours, {row_name}", setting, f"{step:,}", *cells])
+        steps = np.array([int(line["trained_steps"]) for line in lines])
+        theirs = {
+            ours: (steps, np.array([[float(line[name]) for line in lines]])) for ours, name in columns.items()
+        }
+        last = min(1_000, steps[-1])
+        for code, row in (("STFL, one seed", theirs), (f"ours, `{row_name}`", read_critics(row_name))):
+            cells = [span(values[:, steps.tolist().index(last)]) for steps, values in map(row.get, columns)]
+            steps, q = row["q"]
+            first = [next((step for step, x in zip(steps, seed) if x > 300), np.inf) for seed in q]
+            rows.append([setting, code, f"{last:,}", *cells, steps_text(first)])
     return markdown(heads, rows)
 
 
@@ -406,7 +411,8 @@ def from_then_on(steps, above):
 def targets_table():
     """A line per task: from which gradient step on the direct target is ahead of the residual one, targets
     normalized; and the variance part of the loss, early and at the end."""
-    heads = ["task", "direct ahead in next states from", "residual best at", "direct best at"]
+    heads = ["task", "FTFL ahead of TUN only in next states from"]
+    heads += ["TUN only's smallest holdout error at", "FTFL's"]
     parts = {"mbpo": "MBPO", "tun": "TUN only", "ftfl": "FTFL"}
     heads += [f"variance part of the loss, {name}" for name in parts.values()]
     rows = []
@@ -576,7 +582,7 @@ def draw_finger():
         if name == "MBPO":
             draw(axes[1], steps, values, color)
     plots.title(axes[0], "SAC alone learns to spin")
-    plots.title(axes[1], "MBPO does, where the rewards are right")
+    plots.title(axes[1], "MBPO, with parts of the model replaced")
     axes[0].set_ylabel("return")
     figure.suptitle("finger-spin, the grid's settings")
     finish(figure, axes, "finger")
