@@ -38,7 +38,7 @@ BETA_COLOR, BOUNDS_COLOR, OTHER_COLOR = "#56B4E9", "#E69F00", "#999999"
 # ---------------------------------------- What all have in common
 def read_lines(path):
     """The lines of a CSV file, [{column: text}]."""
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -693,7 +693,7 @@ def main():
         figure()
     for page in PAGES:
         path = ROOT / page
-        path.write_text(with_tables(path.read_text()))
+        path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
         print(path)
 
 
