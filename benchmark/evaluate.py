@@ -125,6 +125,7 @@ def main(flags):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a terminal may not know the letters of a folder's name
     try:
         main(tyro.cli(Args, description=__doc__))
     except KeyboardInterrupt:

@@ -328,6 +328,7 @@ def parse_args(argv=None):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a terminal may not know the letters of a folder's name
     try:
         main(parse_args())
     except KeyboardInterrupt:
