@@ -6,8 +6,9 @@ Every format belongs to a kind of row of experiments.py, and each has one set of
     studies           the same of one seed's fit, in a file of its own
     studies-sac       what the transitions of this run of sac.py have seen, per evaluation
     pilots            one line of pilots.csv: returns before and after learning
-    all other rows    what plots.py reads, a file per seed; of quadruped-walk, in landings/, how its agents
-                      land and what that earns
+    oracle/...        what plots.py reads, a file per seed: the tags ORACLE
+    all other rows    the same: the tags RETURNS; of quadruped-walk, in landings/, how its agents land and
+                      what that earns
 
 A file is replaced at once or not at all.
 """
@@ -30,9 +31,10 @@ import torch  # noqa: E402
 
 import plots  # noqa: E402
 
-RETURNS = ("eval/episodic_return", "eval/q_start", "eval/discounted_return", "charts/episodic_return")
-RETURNS += ("losses/qf1_values", "losses/qf_loss", "losses/entropy", "model/mse_loss")
+RETURNS = ("eval/episodic_return", "eval/q_start", "eval/discounted_return", "losses/qf1_values")
 RETURNS += ("model/reward_r2", "model/next_state_r2", "rewards/real", "rewards/synthetic")
+ORACLE = (*RETURNS, "charts/episodic_return")  # of the rows in oracle/
+RETURNS += ("losses/qf_loss", "losses/entropy", "model/mse_loss")  # of all others
 CRITICS = {  # column: tag
     "q": "losses/qf1_values",
     "qf_loss": "losses/qf_loss",
@@ -144,6 +146,11 @@ def write_pilot(row, runs, out):
             writer.writerows([PILOT, *lines])
 
 
+def tags_of(row):
+    """The tags in a row's files, but for those of a model where there is none."""
+    return ORACLE if row.folder.startswith("oracle/") else RETURNS
+
+
 def write_returns(row, runs, out):
     for number, run in enumerate(runs):
         path = out / row.file(run.flags["seed"])
@@ -151,7 +158,7 @@ def write_returns(row, runs, out):
             write_landings(path.parent / "landings" / path.name, Path(runs[0].name), number)
         here = str(Path(run.name).parent)  # the run's folder, of which the file must not know
         with tempfile.TemporaryDirectory() as temporary:
-            written = plots.write_csv([run], f"{temporary}/run.csv", RETURNS)
+            written = plots.write_csv([run], f"{temporary}/run.csv", tags_of(row))
             text = Path(written).read_text().replace(here, f"{row.full_name}/seed{run.flags['seed']}")
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.tmp")
