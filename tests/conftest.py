@@ -3,6 +3,7 @@ files."""
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +27,8 @@ ROOT = Path(__file__).parent.parent
 NEEDS_COMPILER = pytest.mark.skipif(
     not any(map(shutil.which, ("g++", "clang++"))), reason="torch.compile needs a C++ compiler"
 )
+SIGNALS = [number for name in ("SIGTERM", "SIGINT", "SIGHUP") if (number := getattr(signal, name, None))]
+HANDLERS = {number: signal.getsignal(number) for number in SIGNALS}  # before any main() has been called
 SMALL = {"hidden_dim": 16, "batch_size": 20, "eval_episodes": 1, "log_interval": 1}
 SMALL_MODEL = {
     "model_hidden_dim": 16,
@@ -33,6 +36,15 @@ SMALL_MODEL = {
     "model_batch_size": 16,
     "rollouts_per_step": 10,
 }
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """main() leaves its handlers installed: it ends with its process, but here others follow, and pytest
+    itself would ignore SIGTERM."""
+    yield
+    for number, handler in HANDLERS.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(params=[sac, mbpo, ftfl], ids=lambda module: module.__name__)

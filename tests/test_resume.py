@@ -25,15 +25,6 @@ import sac
 TASKS = ["dm_control/walker-walk-v0", "Hopper-v5"]
 
 
-@pytest.fixture(autouse=True)
-def signal_handlers():
-    """main() leaves its handlers installed: it ends with its process, but here others follow."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
 def small_args(script, folder, **flags):
     small = {"env_id": "Hopper-v5", "total_timesteps": 120, "learning_starts": 40, "utd_ratio": 1}
     small |= {"eval_interval": 60, "checkpoint_interval": 30}

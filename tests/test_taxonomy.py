@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import taxonomy
+import torch
 from conftest import ROOT
 
 import ftfl
@@ -23,7 +24,9 @@ SMALL = ["--transitions", "300", "--steps", "20", "--model-hidden-dim", "16", "-
 def batch(obs, next_obs, rewards):
     arrays = (np.array(x, dtype=np.float32) for x in (obs, next_obs, rewards))
     obs, next_obs, rewards = arrays
-    return ftfl.Batch(obs, np.zeros((len(obs), 1), np.float32), rewards, next_obs, np.zeros(len(obs)))
+    return ftfl.Batch(
+        obs, np.zeros((len(obs), 1), np.float32), rewards, next_obs, np.zeros(len(obs), np.float32)
+    )
 
 
 def test_statistics_of_transitions_made_by_hand():
@@ -40,6 +43,42 @@ def test_statistics_of_transitions_made_by_hand():
     assert found["noise_velocity_median"] == found["noise_velocity_q90"] == pytest.approx(0.25)
     assert found["noise_velocity_above_half"] == 0
     assert (found["reward_mean"], found["reward_zero"]) == (0.5, 0.5)
+
+
+def test_each_setting_is_judged_by_what_its_own_switches_imagine_of_rows_held_out(monkeypatch):
+    """Models that know all rows by heart but those held out, whose rewards they imagine 2 to 5 times too
+    high: how many times depends on the switches."""
+    times = {(False, "residual"): 2, (True, "residual"): 3, (False, "direct"): 4, (True, "direct"): 5}
+    settings = dict(zip(("mbpo", "tun", "dnp", "ftfl"), times.values(), strict=True))
+    rows = np.arange(1, 101, dtype=np.float32)
+    obs = np.stack([rows] + [np.sin(k * rows) for k in (1, 2, 3)], 1)
+    planted = batch(obs, np.roll(obs, 1, 0), rows)  # the reward is the first number of the state
+
+    def learn_by_heart(model, buffer, args):
+        factor = times[args.target_normalization, args.next_state_prediction]
+        training_rows, _ = ftfl.split_rows(args, buffer.size)
+        learned = buffer.take(training_rows).obs[0, :, 0]
+
+        def forward(obs, actions):
+            rewards = obs[..., 0]
+            next_obs = buffer.data.next_obs[0, rewards.long() - 1]
+            rewards = torch.where(torch.isin(rewards, learned), rewards, factor * rewards)
+            mean = model.targets(ftfl.Batch(obs, actions, rewards, next_obs, None))
+            return (x.expand(-1, args.ensemble_size, -1, -1) for x in (mean, torch.full_like(mean, -30)))
+
+        model.forward = forward
+
+    monkeypatch.setattr(sys, "stderr", sys.stderr)  # that of a worker is closed
+    monkeypatch.setattr(taxonomy.model_study, "collect", lambda *_: planted)
+    monkeypatch.setattr(ftfl, "train_model", learn_by_heart)
+    found = taxonomy.measure("InvertedPendulum-v5", 3, taxonomy.Args(model_hidden_dim=8))
+    held_out = 1.0 + ftfl.split_rows(ftfl.Args(seed=3), 100)[1][0].numpy()
+    for setting, factor in settings.items():
+        r2 = 1 - ((factor - 1) * held_out) ** 2 / held_out.var(ddof=1)
+        assert found[f"{setting}_reward_ratio"] == pytest.approx(factor, rel=1e-4), setting
+        assert found[f"{setting}_reward_r2"] == pytest.approx(r2.mean(), rel=1e-4), setting
+        assert found[f"{setting}_reward_out_of_range"] == pytest.approx(np.mean(factor * held_out > 100))
+        assert found[f"{setting}_next_state_r2"] == pytest.approx(1, abs=1e-4), setting
 
 
 def test_a_task_without_reward_has_no_finite_mismatch_and_one_without_velocities_no_noise_of_them():
