@@ -97,6 +97,10 @@ def test_targets_and_transitions_are_each_others_inverse_on_all_scales(module, s
     model.fit_normalizers(batch)
 
     targets = model.targets(batch)
+    assert targets.isfinite().all(), "also of what is constant, by whose std nothing can be divided"
+    if not switches.get("target_normalization"):
+        change = next_obs if switches.get("next_state_prediction") == "direct" else next_obs - obs
+        assert torch.equal(targets, torch.cat([change, rewards[..., None]], -1))
     found_obs, found_rewards = model.to_transition(obs, targets)
     again = model.targets(batch._replace(next_obs=found_obs, rewards=found_rewards))
     real = torch.cat([next_obs, rewards[..., None]], -1)
