@@ -14,11 +14,10 @@ import pytest
 import taxonomy
 import torch
 from conftest import ROOT
+from test_environments import GYM_TASKS, SUITE
 
 import ftfl
 import plots
-
-SMALL = ["--transitions", "300", "--steps", "20", "--model-hidden-dim", "16", "--seeds", "1"]
 
 
 def batch(obs, next_obs, rewards):
@@ -88,76 +87,78 @@ def test_a_task_without_reward_has_no_finite_mismatch_and_one_without_velocities
     assert np.isnan(found["noise_velocity_median"]) and found["reward_zero"] == 1
 
 
-def run(*words, check=True, **options):
-    command = [sys.executable, ROOT / "benchmark/taxonomy.py", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=200, **options)
+SMALL = {"transitions": 300, "steps": 20, "model_hidden_dim": 16, "seeds": (1,)}
 
 
-def test_a_killed_run_goes_on_where_it_was_and_two_jobs_find_the_same(tmp_path):
+def run(*env_ids, out, **flags):
+    """The lines of the table that the program has written."""
+    taxonomy.main(taxonomy.Args(env_ids=env_ids, out=str(out), **SMALL | flags))
+    return taxonomy.read(out)
+
+
+def refused(capsys, out, **flags):
+    """The one line with which the program ends."""
+    with pytest.raises(SystemExit) as stop:
+        taxonomy.main(taxonomy.Args(**{"out": str(out)} | SMALL | flags))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2
+    return line
+
+
+def test_what_is_there_is_not_measured_again_and_two_jobs_find_the_same(tmp_path, capsys):
+    """A task is known with and without its version; one without a rule for its end is measured, too."""
     tasks = ["dm_control/cartpole-swingup-v0", "Hopper-v5"]
-    run("--env-ids", *tasks, *SMALL, "--jobs", 2, "--out", tmp_path / "whole.csv")
-    run("--env-ids", tasks[0], *SMALL, "--out", tmp_path / "parts.csv")
+    run(tasks[0], out=tmp_path / "parts.csv")
     text = (tmp_path / "parts.csv").read_text().replace("0.", "9.")  # seen if it were computed again
     (tmp_path / "parts.csv").write_text(text)
-    run("--env-ids", *tasks, *SMALL, "--out", tmp_path / "parts.csv")
-    whole = {line["env_id"]: line for line in taxonomy.read(tmp_path / "whole.csv")}
-    first, second = taxonomy.read(tmp_path / "parts.csv")
+    first, second = run(tasks[0], "Hopper", tasks[1], out=tmp_path / "parts.csv")
+    whole = run(*tasks, "InvertedDoublePendulum", out=tmp_path / "whole.csv", jobs=2)
+    whole = {line["env_id"]: line for line in whole}
+    assert whole.keys() == {*tasks, "InvertedDoublePendulum-v5"}
     assert (tmp_path / "parts.csv").read_text().startswith(text)
     assert second == whole["Hopper-v5"] and first["env_id"] == tasks[0]
     assert list(second) == taxonomy.COLUMNS
     assert all(value not in ("", None) for value in second.values())
     assert float(second["ftfl_reward_r2"]) != float(second["mbpo_reward_r2"])
     assert int(second["dims"]) == 11 and int(second["transitions"]) == 300
+    capsys.readouterr()
+    run("Hopper", out=tmp_path / "parts.csv")
+    assert "name another --out" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words, named", [
-    (["--env-ids", "Hopper-v5", "dm_control/lqr-lqr_2_1-v0"], "--env-id dm_control/lqr-lqr_2_1-v0"),
-    (["--env-ids", "Nothing-v0"], "--env-id Nothing-v0"),
-    (["--jobs", "0"], "--jobs must be at least 1"),
-    (["--transitions", "9"], "--transitions must be at least 10"),
-    (["--steps", "0"], "--steps must be at least 1"),
-    (["--seeds"], "--seeds needs at least one"),
-    (["--env-ids", "Hopper-v5", "--seeds", "1", "-1"], "--seed must lie in"),
-    (["--env-ids", "Hopper-v5", "--model-hidden-dim", "0"], "--model-hidden-dim must lie in"),
+@pytest.mark.parametrize("flags, named", [
+    ({"env_ids": ("Hopper-v5", "dm_control/lqr-lqr_2_1-v0")}, "--env-id dm_control/lqr-lqr_2_1-v0"),
+    ({"env_ids": ("Nothing-v0",)}, "--env-id Nothing-v0"),
+    ({"jobs": 0}, "--jobs must be at least 1"),
+    ({"transitions": 9}, "--transitions must be at least 10"),
+    ({"steps": 0}, "--steps must be at least 1"),
+    ({"seeds": ()}, "--seeds needs at least one"),
+    ({"seeds": (1, -1)}, "--seed must lie in"),
+    ({"model_hidden_dim": 0}, "--model-hidden-dim must lie in"),
 ])  # fmt: skip
-def test_a_mistake_is_one_line_before_anything_is_measured(words, named, tmp_path):
-    done = run(*SMALL, "--out", tmp_path / "out.csv", *words, check=False)
-    assert done.returncode == 2 and named in done.stderr and len(done.stderr.splitlines()) == 1
+def test_a_mistake_is_one_line_before_anything_is_measured(flags, named, tmp_path, capsys):
+    assert named in refused(capsys, tmp_path / "out.csv", **flags)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_out_of_other_flags_or_that_can_t_be_written_is_one_line(tmp_path):
+def test_an_out_of_other_flags_or_that_can_t_be_written_is_one_line(tmp_path, capsys):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     made_up_table(tmp_path / "table.csv")
-    for out, named in (
-        ("other.csv", "no table of this"),
-        ("table.csv", "--transitions 0.5"),
-        (".", "can't be"),
-    ):
-        before = {path.name: path.read_text() for path in tmp_path.iterdir()}
-        done = run("--env-ids", "Hopper-v5", *SMALL, "--out", tmp_path / out, check=False)
-        assert done.returncode == 2 and f"--out {tmp_path / out}" in done.stderr and named in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+    named = {"other.csv": "no table of this", "table.csv": "--transitions 0.5", ".": "can't be"}
+    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    for out, words in named.items():
+        line = refused(capsys, tmp_path / out, env_ids=("Hopper-v5",))
+        assert f"--out {tmp_path / out}" in line and words in line
         assert before == {path.name: path.read_text() for path in tmp_path.iterdir()}
 
 
 @pytest.mark.parametrize("flag", ["transitions", "steps", "model-hidden-dim"])
 def test_other_flags_do_not_mix_into_the_published_table(flag, capsys):
     before = Path(taxonomy.Args.out).read_text()
-    with pytest.raises(SystemExit) as error:
-        taxonomy.main(taxonomy.Args(env_ids=("Hopper-v5",), **{flag.replace("-", "_"): 77}))
-    assert error.value.code == 2 and f"error: --{flag} needs an --out" in capsys.readouterr().err
+    flags = {name: getattr(taxonomy.Args, name) for name in SMALL} | {flag.replace("-", "_"): 77}
+    line = refused(capsys, taxonomy.Args.out, env_ids=("Hopper-v5",), **flags)
+    assert f"error: --{flag} needs an --out" in line
     assert Path(taxonomy.Args.out).read_text() == before
-
-
-def test_a_task_without_its_version_is_measured_once_and_what_is_complete_is_said(tmp_path):
-    out = tmp_path / "out.csv"
-    run("--env-ids", "Hopper", "Hopper-v5", "Humanoid", *SMALL, "--out", out)
-    assert [line["env_id"] for line in taxonomy.read(out)] == ["Hopper-v5", "Humanoid-v5"]
-    done = run("--env-ids", "Humanoid", "InvertedDoublePendulum-v5", *SMALL, "--out", out)  # without a rule
-    assert [line["env_id"] for line in taxonomy.read(out)][2:] == ["InvertedDoublePendulum-v5"]
-    done = run("--env-ids", "Hopper", *SMALL, "--out", out)
-    assert "name another --out" in done.stdout
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -189,8 +190,7 @@ def test_the_default_tasks_are_the_papers_and_the_suites():
     tasks = taxonomy.suite_tasks()
     assert len(taxonomy.PAPER) == 13 and {t for t in taxonomy.PAPER if "dm_control" in t} <= set(tasks)
     assert len(tasks) == len(set(tasks)) > 40 and not any("lqr" in task for task in tasks)
-    for task in {*taxonomy.PAPER, *tasks}:  # as main does, which refuses all for one that can't be made
-        ftfl.full_env_id(task)
+    assert {*taxonomy.PAPER, *tasks} <= {*SUITE, *GYM_TASKS}, "test_environments makes all of these"
 
 
 def made_up_table(path):
