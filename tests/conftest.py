@@ -29,7 +29,7 @@ NEEDS_COMPILER = pytest.mark.skipif(
 )
 SIGNALS = [number for name in ("SIGTERM", "SIGINT", "SIGHUP") if (number := getattr(signal, name, None))]
 HANDLERS = {number: signal.getsignal(number) for number in SIGNALS}  # before any main() has been called
-SMALL = {"hidden_dim": 16, "batch_size": 20, "eval_episodes": 1, "log_interval": 1}
+SMALL = {"hidden_dim": 16, "batch_size": 20, "utd_ratio": 1, "eval_episodes": 1, "log_interval": 1}
 SMALL_MODEL = {
     "model_hidden_dim": 16,
     "model_train_steps": 5,

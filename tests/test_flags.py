@@ -18,7 +18,7 @@ import ftfl
 import mbpo
 import sac
 
-EXAMPLES = int(os.environ.get("FLAG_EXAMPLES", 150))  # more of them are drawn anew at each run
+EXAMPLES = int(os.environ.get("FLAG_EXAMPLES", 60))  # if named here, they are drawn anew at each run
 DRAWING = settings(
     max_examples=EXAMPLES, database=None, deadline=None, suppress_health_check=list(HealthCheck)
 )

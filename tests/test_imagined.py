@@ -97,20 +97,23 @@ def dynamics(obs, actions, seed):
 
 
 class Known(gym.Env):
-    """Ends where the first number is above 0.4."""
+    """Ends where the second number is above 0.4. That of the next state does not depend on the action: of the
+    planted first states, every second one is the last before the end."""
 
     observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
     action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    episode = 0
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.obs, self.t = self.np_random.uniform(-1, 1, 2), 0
+        self.obs, self.t = np.array([-1.0 if self.episode % 2 else 1.0, 0.01 * self.episode]), 0
+        self.episode += 1
         return self.obs.copy(), {}
 
     def step(self, action):
         next_obs, reward = dynamics(self.obs, action, 0)
         self.obs, self.t = np.array(next_obs), self.t + 1
-        return self.obs.copy(), float(reward), bool(self.obs[0] > 0.4), self.t == 20, {}
+        return self.obs.copy(), float(reward), bool(self.obs[1] > 0.4), self.t == 3, {}
 
 
 def test_the_parts_of_each_trained_row_belong_to_each_other(model_script, tmp_path, monkeypatch):
@@ -129,7 +132,7 @@ def test_the_parts_of_each_trained_row_belong_to_each_other(model_script, tmp_pa
 
     monkeypatch.setattr(module.Ensemble, "sample", sample)
     monkeypatch.setattr(module.SAC, "update", spy)
-    monkeypatch.setattr(module, "termination_rule", lambda env_id: lambda s: s[..., 0] > 0.4)
+    monkeypatch.setattr(module, "termination_rule", lambda env_id: lambda s: s[..., 1] > 0.4)
     monkeypatch.setattr(module, "make_env", lambda *_: gym.wrappers.RecordEpisodeStatistics(Known()))
     monkeypatch.setattr(module, "full_env_id", lambda env_id: env_id)
     flags = {"total_timesteps": 80, "learning_starts": 40, "num_seeds": 3, "utd_ratio": 2, "real_ratio": 0.5}
@@ -144,6 +147,6 @@ def test_the_parts_of_each_trained_row_belong_to_each_other(model_script, tmp_pa
         next_obs, rewards = dynamics(rows.obs, rows.actions, worlds)
         assert torch.allclose(rows.rewards, rewards, atol=1e-2)
         assert torch.allclose(rows.next_obs, torch.stack(next_obs, -1), atol=1e-4)
-        assert torch.equal(rows.terminations, (rows.next_obs[:, 0] > 0.4).float())
+        assert torch.equal(rows.terminations, (rows.next_obs[:, 1] > 0.4).float())
         for world in (0, k + 1):
             assert 0 < rows.terminations[worlds == world].mean() < 1

@@ -6,6 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -60,55 +61,6 @@ def write_run(folder, seed, values, every=100, **flags):
     (folder / "args.json").write_text(json.dumps(flags))
 
 
-def test_iqm_is_the_mean_of_the_middle_half():
-    assert plots.iqm(np.array([100.0, 1, 2, 3, 4, 5, 6, -50])) == pytest.approx((2 + 3 + 4 + 5) / 4)
-    assert plots.iqm(np.array([9.0, 1, 2, 3, 4, -9])) == pytest.approx((1 + 2 + 3 + 4) / 4), (
-        "of six, one at each end"
-    )
-    assert plots.iqm(np.array([[0.0, 0], [1, 2], [3, 4], [90, 80]])).tolist() == [2, 3]
-
-
-def test_interval_is_scipys_percentile_bootstrap():
-    values = np.array([1.0, 2, 3, 4, 5, 60])
-    resamples = np.random.default_rng(5).choice(values, (20_000, 6))
-    expected = np.percentile(scipy.stats.trim_mean(resamples, 0.25, axis=1), [2.5, 97.5])
-    assert np.allclose(plots.interval(values, resamples=20_000), expected, rtol=0.05)
-    assert np.isnan(plots.interval(np.array([1.0]))).all()
-
-
-def test_curves_are_grouped_by_flags_and_never_extrapolated(tmp_path, monkeypatch, capsys):
-    for seed, values in enumerate(([1, 2, 3], [3, 4, 5], [5, 6, 10]), 1):
-        write_run(tmp_path / f"a{seed}", seed, values)
-        write_run(tmp_path / f"b{seed}", seed, [10 * v for v in values], next_state_prediction="residual")
-        write_run(tmp_path / f"c{seed}", seed, [100 * v for v in values], model_hidden_dim=400)
-    write_run(tmp_path / "short", 4, [1, 2, 3, 4], every=50)
-    figures = []
-    monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure))
-    plots.curves((str(tmp_path),), unfinished=False)
-    (axis,) = figures[0].axes
-    lines = {line.get_label(): line for line in axis.lines}
-    assert set(lines) == {"TUN only (3 seeds)", "FTFL (3 seeds)", "Tuned FTFL (3 seeds)"}
-    for name, scale in (("FTFL", 1), ("TUN only", 10), ("Tuned FTFL", 100)):
-        assert lines[f"{name} (3 seeds)"].get_xdata().tolist() == [100, 200, 300]
-        assert lines[f"{name} (3 seeds)"].get_ydata() == pytest.approx([3 * scale, 4 * scale, 6 * scale])
-    assert "short" in capsys.readouterr().err
-    plots.curves((str(tmp_path),), unfinished=True)
-    lines = {line.get_label(): line for line in figures[1].axes[0].lines}
-    assert lines["FTFL (4 seeds)"].get_xdata().tolist() == [100, 200], "ends where the first seed ends"
-
-
-def test_steps_are_written_in_full_or_as_thousands(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure))
-    for name, every in (("few", 200), ("many", 125_000)):
-        write_run(tmp_path / name, 1, [1, 2, 3, 4], every, env_id=name, total_timesteps=4 * every)
-    plots.curves((str(tmp_path),))
-    figures[0].canvas.draw()  # else there is no text yet
-    texts = [{tick.get_text() for tick in axis.get_xticklabels()} for axis in figures[0].axes]
-    assert "600" in texts[0] and "450k" in texts[1]
-    assert all(axis.xaxis.get_offset_text().get_text() == "" for axis in figures[0].axes), "no 1e5"
-
-
 def test_exported_csv_gives_the_same_runs(tmp_path):
     write_run(tmp_path / "runs" / "a", 1, [1, 2, 1 / 3])
     plots.export((str(tmp_path / "runs"),), str(tmp_path / "all.csv"))
@@ -119,22 +71,6 @@ def test_exported_csv_gives_the_same_runs(tmp_path):
             again.scalars[tag][0].tolist() == steps.tolist()
             and again.scalars[tag][1].tolist() == values.tolist()
         )
-
-
-def test_table_has_mean_std_and_iqm(tmp_path):
-    for seed, value in enumerate((2.0, 4.0, 9.0), 1):
-        write_run(tmp_path / "runs" / str(seed), seed, [0, 0, value])
-    plots.table((str(tmp_path / "runs"),), str(tmp_path / "table"))
-    row = (tmp_path / "table.csv").read_text().splitlines()[1].split(",")
-    assert row[:5] == ["Hopper-v5", "FTFL", "20", "3", "300"]
-    assert [float(x) for x in row[5:8]] == pytest.approx([5, 13**0.5, 5])
-
-
-@pytest.mark.parametrize("command", [plots.table, plots.summary])
-def test_last_that_averages_nothing_is_refused(command, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        command((str(tmp_path),), str(tmp_path / "out"), last=0)
-    assert stop.value.code == 2 and "--last" in capsys.readouterr().err
 
 
 # One set of runs with known answers, read by every command: on walker-walk, three seeds of each algorithm; of
@@ -204,13 +140,17 @@ def study(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def exported(study):
+    """The same as one file."""
+    plots.export((str(study),), str(study.parent / "all.csv"))
+    return str(study.parent / "all.csv")
+
+
 @pytest.fixture(params=["run directories", "exported CSV"])
-def source(request, study, tmp_path):
-    """The study as folders, and as one exported file: every command must read both alike."""
-    if request.param == "run directories":
-        return str(study)
-    plots.export((str(study),), str(tmp_path / "all.csv"))
-    return str(tmp_path / "all.csv")
+def source(request, study, exported):
+    """Every command must read both alike."""
+    return exported if request.param == "exported CSV" else str(study)
 
 
 @pytest.fixture
@@ -403,13 +343,13 @@ def test_broken_and_unfinished_event_files_are_named_and_left_out(study, tmp_pat
     }
     for name, damage in damages.items():
         folder = tmp_path / name
-        shutil.copytree(study, folder)
+        shutil.copytree(study, folder, ignore=shutil.ignore_patterns("[1-3]-*", "fit-*"))
         damage(next((folder / "4-2").glob("events*")))
         plots.curves((str(folder),))
         error = capsys.readouterr().err
         assert [line for line in error.splitlines() if str(folder / "4-2") in line], f"{name}: {error}"
         lines = lines_of(figures[-1].axes[0])
-        assert list(lines) == [*NAMES[:-1], "FTFL (5 seeds)"], name
+        assert list(lines) == [NAMES[0], "FTFL (5 seeds)"], name
         assert lines["FTFL (5 seeds)"].get_ydata() == pytest.approx([10, 200 / 3, 320 / 3])
 
 
@@ -516,8 +456,12 @@ def test_summary_compares_at_a_step_that_sac_has_too(tmp_path, figures, capsys):
 
 def args_of(script):
     """All flags of a script as its args.json has them."""
-    flags = {name: value for name, value in vars(script.Args()).items() if name != "fit_buffer"}
-    return flags | {"script": script.__name__, "run_dirs": ["a"], "versions": {"torch": "1"}, "commit": "abc"}
+    return vars(script.Args()) | {
+        "script": script.__name__,
+        "run_dirs": ["a"],
+        "versions": {"torch": "1"},
+        "commit": "abc",
+    }
 
 
 @pytest.mark.parametrize("script", [mbpo, ftfl])
@@ -545,44 +489,21 @@ def test_sac_of_all_three_scripts_is_one_line(tmp_path, figures, capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("script", [sac, mbpo, ftfl])
-def test_only_flags_that_change_what_is_learned_split_a_group(script):
-    flags = args_of(script)
-    same = {
-        "seed",
-        "num_seeds",
-        "total_timesteps",
-        "eval_interval",
-        "log_interval",
-        "checkpoint_interval",
-        "resume",
-    }
-    same |= {"device", "num_threads", "env_workers", "compile", "run_dir", "run_dirs", "versions", "commit"}
-    differ = {
-        "env_id",
-        "gamma",
-        "tau",
-        "utd_ratio",
-        "batch_size",
-        "learning_starts",
-        "hidden_dim",
-        "full_observation",
-    }
-    if script is not sac:
-        differ |= {
-            "ensemble_size",
-            "model_train_steps",
-            "real_ratio",
-            "rollout_schedule",
-            "synthetic_buffer_size",
-        }
-    assert same | differ <= set(flags)
-    assert {name for name in same | differ if split(flags, name)} == differ
+CHANGES_NO_NUMBER = {"seed", "num_seeds", "total_timesteps", "eval_interval", "eval_episodes", "log_interval"}
+CHANGES_NO_NUMBER |= {"checkpoint_interval", "device", "num_threads", "env_workers", "compile", "run_dir"}
+CHANGES_NO_NUMBER |= {"resume"}
 
 
-def split(flags, name):
-    """Whether another value of a flag makes another group."""
-    return plots.identity(flags | {name: "other"}) != plots.identity(flags)
+def test_every_flag_separates_runs_or_is_known_to_change_no_number(script):
+    flags, splits = args_of(script), set()
+    for name, value in vars(script.Args()).items():
+        other = {bool: not value, str: "residual" if value == "direct" else f"{value}x"}
+        other = flags | {name: other.get(type(value), 0.5 if name == "real_ratio" else 77)}
+        if plots.identity(other) != plots.identity(flags):
+            splits.add(name)
+    assert splits == vars(script.Args()).keys() - CHANGES_NO_NUMBER
+    same = flags | {"run_dirs": ["b"], "versions": {"torch": "2"}, "commit": "def"}
+    assert plots.identity(same) == plots.identity(flags)
 
 
 def test_transitions_of_another_origin_make_another_group():
@@ -644,6 +565,16 @@ def test_variants_are_told_apart(tmp_path, figures):
     assert len(set(map(str, style))) == 7
     dots = [line for line in figures[1].axes[0].lines if line.get_marker() != "None"]
     assert len({line.get_marker() for line in dots if line.get_color() == plots.COLORS["FTFL"]}) == 6
+
+
+def test_steps_are_written_in_full_or_as_thousands(tmp_path, figures):
+    runs = [trained("SAC", 1, {k * n: 1 for k in range(1, 5)}, env_id=f"{n}-v0") for n in (200, 125_000)]
+    plots.curves(write_csv(tmp_path / "runs.csv", runs))
+    figures[0].canvas.draw()  # else there is no text yet
+    texts = {axis.get_title(): axis for axis in figures[0].axes}
+    texts = {name: {tick.get_text() for tick in axis.get_xticklabels()} for name, axis in texts.items()}
+    assert "600" in texts["200"] and "450k" in texts["125000"]
+    assert all(axis.xaxis.get_offset_text().get_text() == "" for axis in figures[0].axes), "no 1e5"
 
 
 @pytest.mark.parametrize("command", [plots.curves, plots.summary])
@@ -836,19 +767,12 @@ def test_algorithms_that_a_task_lacks_are_named(command, tmp_path, figures, caps
 
 
 @pytest.mark.parametrize("kept,panels", [("model_study", 6), ("agents", 2)])
-def test_forensics_draws_what_there_is(kept, panels, study, tmp_path, figures, capsys):
-    plots.export((str(study),), str(tmp_path / "all.csv"))
-    runs = [
-        run
-        for run in plots.load_runs((str(tmp_path / "all.csv"),))
-        if plots.is_study(run) == (kept != "agents")
-    ]
-    runs = [run for run in runs if plots.label(run.flags) != "TUN only"]
-    points = [(run.flags, {tag: dict(zip(*curve)) for tag, curve in run.scalars.items()}) for run in runs]
-    points = [
-        (flags, {tag: {int(k): v for k, v in c.items()} for tag, c in curves.items()})
-        for flags, curves in points
-    ]
+def test_forensics_draws_what_there_is(kept, panels, exported, tmp_path, figures, capsys):
+    points = []
+    for flags, scalars in map(attrgetter("flags", "scalars"), plots.load_runs((exported,))):
+        if ("model_study" in flags) == (kept == "model_study") and plots.label(flags) != "TUN only":
+            curves = {tag: dict(zip(map(int, x), y.tolist())) for tag, (x, y) in scalars.items()}
+            points.append((flags, curves))
     plots.forensics(write_csv(tmp_path / "kept.csv", points), env_id=DM)
     assert len(figures[0].axes) == panels
     error = capsys.readouterr().err
@@ -867,6 +791,8 @@ MISTAKES = [
     (plots.export, {"out": "/dev/null/all.csv"}, "--out /dev/null/all.csv"),
     (plots.export, {"tags": ("losses/nonsense",)}, "--tags losses/nonsense"),
     (plots.summary, {"last": -1}, "--last"),
+    (plots.summary, {"last": 0}, "--last"),
+    (plots.table, {"last": 0}, "--last"),
     (plots.ablation, {}, "--runs"),
     (plots.forensics, {"env_id": "Nonsense-v0"}, "--env-id Nonsense-v0"),
     (plots.demo, {}, "--runs"),
@@ -1134,20 +1060,12 @@ def test_demo_writes_png_and_pdf_from_run_directories(tmp_path, capsys):
 
 
 # -------------------------------------------------------------------------------- What users would hit
-def drawn(monkeypatch):
-    """The figures that are saved from now on."""
-    figures = []
-    monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure))
-    return figures
-
-
 def labels(figure):
     return {line.get_label() for line in figure.axes[0].lines}
 
 
-def test_another_script_is_another_algorithm(tmp_path, monkeypatch, capsys):
+def test_another_script_is_another_algorithm(tmp_path, figures, capsys):
     """README invites to copy and change the scripts: what a copy does must not count as the original's."""
-    figures = drawn(monkeypatch)
     for seed in (1, 2):
         write_run(tmp_path / f"a{seed}", seed, [1, 2, 3], script="mbpo")
         write_run(tmp_path / f"b{seed}", seed, [4, 5, 6], script="mbpo_v2")
@@ -1161,8 +1079,7 @@ def test_another_script_is_another_algorithm(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_runs_of_different_code_are_said_to_be_mixed_or_kept_apart(tmp_path, monkeypatch, capsys):
-    figures = drawn(monkeypatch)
+def test_runs_of_different_code_are_said_to_be_mixed_or_kept_apart(tmp_path, figures, capsys):
     write_run(tmp_path / "a", 1, [1, 2, 3], commit="a" * 40)
     write_run(tmp_path / "b", 2, [1, 2, 3], commit="b" * 40)
     write_run(tmp_path / "c", 3, [1, 2, 3], commit="b" * 40 + "-dirty", source="123")
@@ -1220,36 +1137,3 @@ def test_steps_are_sorted_and_of_a_step_logged_twice_the_last_value_counts(tmp_p
 def test_relative_returns_are_in_percent_of_sacs_iqm_not_of_its_mean():
     sac_returns, returns = np.array([0.0, 10, 20, 1000]), np.array([30.0, 30, 30, 30])
     assert plots.relative(returns, sac_returns) == pytest.approx(200)
-
-
-def test_what_is_logged_per_episode_is_never_held_beyond_a_runs_range():
-    """The shortest run begins first and ends first: what all have is from the latest start to that end."""
-    tag = "charts/episodic_return"
-    curves = [([10, 20, 30], [1, 1, 1]), ([15, 40, 90], [2, 2, 2]), ([25, 28, 80], [3, 3, 3])]
-    runs = [plots.Run(str(i), {}, {tag: tuple(map(np.array, curve))}) for i, curve in enumerate(curves)]
-    grid, values = plots.on_common_grid(runs, tag)
-    assert grid.min() >= 25 and grid.max() <= 30 and len(grid) > 0
-    assert values.tolist() == [[i] * len(grid) for i in (1, 2, 3)]
-
-
-CHANGES_NO_NUMBER = {"seed", "num_seeds", "total_timesteps", "eval_interval", "eval_episodes", "log_interval"}
-CHANGES_NO_NUMBER |= {
-    "checkpoint_interval",
-    "device",
-    "num_threads",
-    "env_workers",
-    "compile",
-    "run_dir",
-    "resume",
-}
-
-
-@pytest.mark.parametrize("name", sorted(vars(ftfl.Args())))
-def test_every_flag_separates_runs_or_is_known_to_change_no_number(name):
-    flags = vars(ftfl.Args()) | {"script": "ftfl"}
-    value = flags[name]
-    changed = {bool: not value, str: "residual" if value == "direct" else f"{value}x"}.get(type(value))
-    other = flags | {name: value + 1 if changed is None else changed}
-    if name == "real_ratio":
-        other[name] = 0.5
-    assert (plots.identity(flags) == plots.identity(other)) == (name in CHANGES_NO_NUMBER)

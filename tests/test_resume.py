@@ -19,10 +19,9 @@ import sweep
 import torch
 from conftest import make_args, random_batch, read_scalars
 
+import ftfl
 import mbpo
 import sac
-
-TASKS = ["dm_control/walker-walk-v0", "Hopper-v5"]
 
 
 def small_args(script, folder, **flags):
@@ -77,10 +76,10 @@ def by_subprocess(script, argv, patch="", **kwargs):
 
 
 # ---------------------------------------- Resuming
-def test_a_killed_and_resumed_run_is_one_never_killed(script, tmp_path):
-    """Twice by SIGKILL, once of these in a write. tests/stress_resume.py does it many times. How an
-    environment is brought back is the same text in all three scripts: each has one of the tasks."""
-    env_id = TASKS[script is mbpo]
+@pytest.mark.parametrize("script, env_id", [(sac, "dm_control/walker-walk-v0"), (ftfl, "Hopper-v5")])
+def test_a_killed_and_resumed_run_is_one_never_killed(script, env_id, tmp_path):
+    """Twice by SIGKILL, once of these in a write. tests/stress_resume.py does it many times, to all three
+    scripts: how a run is brought back is the same text in them."""
     command = stress_resume.flags(script.__name__, env_id, steps=350)
     reference = script.main(script.parse_args([*command[1:], "--run-dir", str(tmp_path / "reference")]))
     run_dirs, hits = stress_resume.killed_run(command, tmp_path / "killed", 2, random.Random(1))
@@ -229,9 +228,9 @@ def test_damaged_and_foreign_checkpoints(script, tmp_path, capsys):
     resume(script, run_dir, "--total-timesteps", 130)
 
 
-def test_a_damaged_checkpoint_is_one_line_of_the_program(script, tmp_path):
+def test_a_damaged_checkpoint_is_one_line_of_the_program(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"x" * 1000)
-    done = by_subprocess(script, ["--resume", tmp_path])
+    done = by_subprocess(sac, ["--resume", tmp_path])
     assert done.returncode == 2 and not done.stdout
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert_one_line(done.stderr, f"--resume {tmp_path}")

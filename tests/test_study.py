@@ -315,25 +315,47 @@ def test_evaluation_is_that_of_the_run(run, capsys, monkeypatch):
     assert called == [script], "products by another library than the run's make other episodes of 1,000 steps"
 
 
-def test_evaluation_by_hand(run):
+class Planted(gym.Env):
+    """Three steps from a state that its seed alone determines; the reward is the state's first number, plus
+    the action."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (4,), np.float64)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    @staticmethod
+    def first(seed):
+        return np.sin(float(seed) + np.arange(4))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.obs, self.t = self.first(0 if seed is None else seed), 0
+        return self.obs.copy(), {}
+
+    def step(self, action):
+        reward, self.obs, self.t = self.obs[0] + action[0], np.roll(self.obs, 1), self.t + 1
+        return self.obs.copy(), float(reward), False, self.t == 3, {}
+
+
+def test_evaluation_by_hand(run, monkeypatch):
+    """Each of the run's agents plays its mean action in episodes of its own."""
     script, run_dir = run
-    returns = evaluate.main(evaluate.Args(str(run_dir), episodes=4, seed=9))
-    other = evaluate.main(evaluate.Args(str(run_dir), episodes=4, seed=10))
-    assert returns.shape == (2, 4) and not np.array_equal(returns, other)
+    monkeypatch.setattr(script, "make_env", lambda *_: gym.wrappers.RecordEpisodeStatistics(Planted()))
+    monkeypatch.setattr(script, "full_env_id", lambda env_id: env_id)
     state = torch.load(run_dir / "checkpoint.pt", weights_only=True)["agent"]
-    seeds = np.random.SeedSequence((9, 60, 1)).generate_state(8).reshape(2, 4)
-    env = script.make_env(TASK, False)
-    for k in range(2):
-        for episode in range(4):
-            obs, done, total = env.reset(seed=int(seeds[k, episode]))[0], False, 0.0
-            while not done:
+    for run_seed in (9, 10):
+        returns = evaluate.main(evaluate.Args(str(run_dir), episodes=4, seed=run_seed))
+        seeds = np.random.SeedSequence((run_seed, 60, 1)).generate_state(8)
+        assert returns.shape == (2, 4) and len(np.unique(returns)) == 8
+        for i, seed in enumerate(seeds):
+            obs, total = Planted.first(seed), 0.0
+            for _ in range(3):
                 x = torch.as_tensor(obs, dtype=torch.float32)
                 for layer in (0, 2, 4):
-                    x = x @ state[f"actor.net.{layer}.weight"][k] + state[f"actor.net.{layer}.bias"][k, 0]
+                    weight, bias = (state[f"actor.net.{layer}.{name}"][i // 4] for name in ("weight", "bias"))
+                    x = x @ weight + bias[0]
                     x = x.relu() if layer < 4 else x[:1].tanh()
-                obs, reward, terminated, truncated, _ = env.step(x.numpy())
-                done, total = terminated or truncated, total + reward
-            assert returns[k, episode] == pytest.approx(total)
+                total, obs = total + obs[0] + x.item(), np.roll(obs, 1)
+            assert returns[i // 4, i % 4] == pytest.approx(total, rel=1e-4)
 
 
 def test_evaluation_refuses_what_it_cannot_play(run, tmp_path, capsys, monkeypatch):
