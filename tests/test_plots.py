@@ -809,7 +809,7 @@ def test_mistakes_are_one_line_that_names_the_flag(command, flags, named, tmp_pa
 
 
 # -------------------------------------------------------------------------------- The demo
-HUMANOID, QUADRUPED, CARTPOLE = plots.DEMO
+HUMANOID, QUADRUPED, PENDULUM = plots.DEMO
 STEPS3 = (100, 200, 300)
 STUDIES = {  # {(task, algorithm): (reward R2, synthetic over real reward)}, of each seed at STEPS3
     (HUMANOID, "MBPO"): ([[-9, -7, -6], [-5, -5, -4], [-1, -3, -8]], [[-3, -2, -5], [9, 8, 7], [0, 1, 1]]),
@@ -822,6 +822,8 @@ STUDIES = {  # {(task, algorithm): (reward R2, synthetic over real reward)}, of 
         [[0.2, 0.3, 0.25], [0.4, 0.4, 0.5], [0.1, 0.1, 0.1]],
     ),
     (QUADRUPED, "FTFL"): ([[0.9, 0.9, 0.9]] * 3, [[1, 1, 1]] * 3),
+    (HUMANOID, "FTFL, beta 0.5"): ([[0.9, 0.9, 0.95]] * 3, [[1, 1, 1]] * 3),
+    (QUADRUPED, "FTFL, beta 0.5"): ([[0.9, 0.9, 0.95]] * 3, [[1, 1, 1]] * 3),
 }
 AGENTS = {  # {algorithm: (returns of each seed, estimates Q of each seed)}; 10 are obtained
     "SAC": ([[20, 30, 90], [20, 30, 100], [20, 30, 110]], [[5, 5, 5], [6, 6, 6], [7, 7, 7]]),
@@ -841,13 +843,14 @@ def demo_runs():
                 "rewards/synthetic": np.multiply(0.5, ratio),
             }
             flags = {"env_id": task, "seed": seed, "model_study": "random", "gradient_steps": 300}
-            parts.setdefault((task, name), []).append((AGENT | SCRIPTS[name] | flags, curves))
+            flags |= SCRIPTS[name.split(",")[0]] | {"nll_beta": 0.5 if "beta" in name else 0}
+            parts.setdefault((task, name), []).append((AGENT | flags, curves))
     for name, seeds in AGENTS.items():
         for seed, (returns, q) in enumerate(zip(*seeds), 1):
             curves = {"eval/episodic_return": returns, "eval/q_start": q, "eval/discounted_return": [10] * 3}
             curves["charts/episodic_return"] = [10 * seed, 500, 500]  # learning starts after step 100
-            flags = {"env_id": CARTPOLE, "seed": seed}
-            parts.setdefault((CARTPOLE, name), []).append((AGENT | SCRIPTS[name] | flags, curves))
+            flags = {"env_id": PENDULUM, "seed": seed}
+            parts.setdefault((PENDULUM, name), []).append((AGENT | SCRIPTS[name] | flags, curves))
     return {
         part: [
             (flags, {tag: dict(zip(STEPS3, values)) for tag, values in curves.items()})
@@ -865,17 +868,17 @@ def test_demo_draws_every_seed_and_their_mean(tmp_path, figures, capsys):
     draw_demo(tmp_path, demo_runs())
     assert capsys.readouterr().err == ""
     axes = figures[0].axes
-    assert [axis.get_title().split(":")[0] for axis in axes] == 2 * [
+    assert [axis.get_title().splitlines()[0] for axis in axes] == 2 * [
         "humanoid-stand",
         "quadruped-walk",
-        "cartpole-swingup",
+        "InvertedPendulum",
     ]
     assert [axis.get_xlabel() for axis in axes] == 2 * [
         *2 * ["gradient steps of the model"],
         "environment steps",
     ]
     q_minus_10 = {name: np.subtract(q, 10) for name, (_, q) in AGENTS.items()}
-    names = ("MBPO", "FTFL")
+    names = ("MBPO", "FTFL", "FTFL, beta 0.5")
     content = [{name: STUDIES[task, name][0] for name in names} for task in (HUMANOID, QUADRUPED)]
     content += [{name: returns for name, (returns, _) in AGENTS.items()}]
     content += [{name: STUDIES[task, name][1] for name in names} for task in (HUMANOID, QUADRUPED)]
@@ -885,7 +888,9 @@ def test_demo_draws_every_seed_and_their_mean(tmp_path, figures, capsys):
         means.pop("random policy", None)
         assert list(means) == [f"{name} (3 seeds)" for name in expected]
         for (name, seeds), mean in zip(expected.items(), means.values()):
-            thin = [line for line in axis.lines if line.get_color() == mean.get_color() and line is not mean]
+            how = mean.get_color(), mean.get_linestyle()
+            thin = [line for line in axis.lines if (line.get_color(), line.get_linestyle()) == how]
+            thin.remove(mean)
             assert [line.get_ydata().tolist() for line in thin] == [
                 pytest.approx(list(seed)) for seed in seeds
             ]
@@ -893,11 +898,11 @@ def test_demo_draws_every_seed_and_their_mean(tmp_path, figures, capsys):
                 *STEPS3
             ]
             assert all(line.get_linewidth() < mean.get_linewidth() / 2 for line in thin)
-            assert mean.get_color() == plots.COLORS[name]
+            assert mean.get_color() == plots.COLORS[name.split(",")[0]]
     assert list(lines_of(axes[2])["random policy"].get_ydata()) == [20, 20], (
         "seeds' first episodes: 10, 20, 30"
     )
-    assert "2" in axes[2].get_title() and "not expected" in axes[2].get_title()
+    assert "ranks nobody" in axes[2].get_title()
     for axis, value in zip(axes, (0, 0, None, 1, 1, 0)):
         flat = [
             line.get_ydata()[0]
@@ -920,7 +925,7 @@ def sentences(printed):
             task = line.split(",")[0]
         elif " seed" in line and line.startswith(("SAC", "MBPO", "FTFL")):
             name, _, cells = line.partition("seed")
-            rows[task, name.split()[0]] = (
+            rows[task, name.split(" (")[0]] = (
                 cells.removeprefix("s)").removeprefix(")").split(")")[:-1],
                 below.strip(),
             )
@@ -936,9 +941,11 @@ def test_demo_prints_the_last_values_and_what_they_show(tmp_path, figures, capsy
         ("humanoid-stand", "FTFL"): ["0.7 (0.6 to 0.8", "1 (0.95 to 1.05"],
         ("quadruped-walk", "MBPO"): ["0.05 (-0.5 to 0.4", "0.283 (0.1 to 0.5"],
         ("quadruped-walk", "FTFL"): ["0.9 (0.9 to 0.9", "1 (1 to 1"],
-        ("cartpole-swingup", "SAC"): ["100 (90 to 110", "6 (5 to 7", "10 (10 to 10"],
-        ("cartpole-swingup", "MBPO"): ["130 (120 to 140", "3,006 (8 to 9,000", "10 (10 to 10"],
-        ("cartpole-swingup", "FTFL"): ["95 (60 to 130", "12.7 (11 to 15", "10 (10 to 10"],
+        ("humanoid-stand", "FTFL, beta 0.5"): ["0.95 (0.95 to 0.95", "1 (1 to 1"],
+        ("quadruped-walk", "FTFL, beta 0.5"): ["0.95 (0.95 to 0.95", "1 (1 to 1"],
+        ("InvertedPendulum", "SAC"): ["100 (90 to 110", "6 (5 to 7", "10 (10 to 10"],
+        ("InvertedPendulum", "MBPO"): ["130 (120 to 140", "3,006 (8 to 9,000", "10 (10 to 10"],
+        ("InvertedPendulum", "FTFL"): ["95 (60 to 130", "12.7 (11 to 15", "10 (10 to 10"],
     }
     open_question = "these seeds do not decide whether"
     expected = {
@@ -949,16 +956,16 @@ def test_demo_prints_the_last_values_and_what_they_show(tmp_path, figures, capsy
         ("humanoid-stand", "FTFL"): ["better than its mean would", "within 10 % of the real one"],
         ("quadruped-walk", "MBPO"): [f"{open_question} it predicts", "more than 10 % below the real one"],
         ("quadruped-walk", "FTFL"): ["better than its mean would", "within 10 % of the real one"],
-        ("cartpole-swingup", "SAC"): [
+        ("InvertedPendulum", "SAC"): [
             "more than 10 % above the random policy's (20)",
             "Q is below the return",
         ],
-        ("cartpole-swingup", "MBPO"): [
+        ("InvertedPendulum", "MBPO"): [
             "above the random",
             "above the range of SAC's",
             f"{open_question} Q is below or",
         ],
-        ("cartpole-swingup", "FTFL"): [
+        ("InvertedPendulum", "FTFL"): [
             "above the random",
             f"{open_question} the return is below or",
             "Q is above the return",
@@ -1004,11 +1011,12 @@ def test_demo_compares_at_a_common_step(tmp_path, figures, capsys):
 
 
 @pytest.mark.parametrize("lost,panels,said", [
-    ([(CARTPOLE, "SAC"), (CARTPOLE, "MBPO"), (CARTPOLE, "FTFL")], 4,
-     "cartpole-swingup, agent: no runs of SAC, MBPO, FTFL"),
-    ([(QUADRUPED, "MBPO"), (QUADRUPED, "FTFL")], 4, "quadruped-walk, model study: no runs of MBPO, FTFL"),
+    ([(PENDULUM, "SAC"), (PENDULUM, "MBPO"), (PENDULUM, "FTFL")], 4,
+     "InvertedPendulum, agent: no runs of SAC, MBPO, FTFL"),
+    ([(QUADRUPED, "MBPO"), (QUADRUPED, "FTFL"), (QUADRUPED, "FTFL, beta 0.5")], 4,
+     "quadruped-walk, model study: no runs of MBPO, FTFL, FTFL, beta 0.5"),
     ([(HUMANOID, "FTFL")], 6, "humanoid-stand, model study: no runs of FTFL"),
-    ([(CARTPOLE, "SAC")], 6, "cartpole-swingup, agent: no runs of SAC")])  # fmt: skip
+    ([(PENDULUM, "SAC")], 6, "InvertedPendulum, agent: no runs of SAC")])  # fmt: skip
 def test_demo_draws_what_there_is_and_says_what_is_not(lost, panels, said, tmp_path, figures, capsys):
     parts = {part: runs for part, runs in demo_runs().items() if part not in lost}
     parts["other"] = [trained("SAC", 1, {100: 1}, env_id="Hopper-v5")]
@@ -1021,7 +1029,7 @@ def test_demo_draws_what_there_is_and_says_what_is_not(lost, panels, said, tmp_p
         (plots.short_names(plots.DEMO)[task], name) for task, name in demo_runs() if (task, name) not in lost
     }
     assert all(sentence.endswith(".") for _, sentence in rows.values())
-    if (CARTPOLE, "SAC") in lost:
+    if (PENDULUM, "SAC") in lost:
         assert "range of SAC" not in captured.out
 
 
@@ -1030,13 +1038,13 @@ def test_demo_without_reward_or_estimates_still_draws(tmp_path, figures, capsys)
     parts = demo_runs()
     for _, curves in parts[HUMANOID, "MBPO"]:
         curves["rewards/real"] = dict.fromkeys(STEPS3, 0.0)
-    for _, curves in parts[CARTPOLE, "FTFL"]:
+    for _, curves in parts[PENDULUM, "FTFL"]:
         del curves["eval/q_start"]
     draw_demo(tmp_path, parts)
     captured = capsys.readouterr()
-    assert "cartpole-swingup, FTFL: no values of bias" in captured.err and len(figures[0].axes) == 6
+    assert "InvertedPendulum, FTFL: no values of bias" in captured.err and len(figures[0].axes) == 6
     rows = sentences(captured.out)
-    assert "Q is" not in rows["cartpole-swingup", "FTFL"][1]
+    assert "Q is" not in rows["InvertedPendulum", "FTFL"][1]
     assert (
         "the mean reward it imagines is more than 10 % below or within" in rows["humanoid-stand", "MBPO"][1]
     )
