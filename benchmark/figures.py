@@ -157,10 +157,9 @@ def at_step(fit, column, step):
     return fit[column][:, fit["step"][0].tolist().index(step)]
 
 
-def first_above(fit, limits):
-    """The first logged step at which a seed's reward R2 reaches its limit, per seed; inf if none does."""
-    steps = fit["step"][0]
-    reached = [steps[r2 >= limit] for r2, limit in zip(fit["reward_r2"], np.broadcast_to(limits, len(steps)))]
+def first_above(fit, column, limits):
+    """The first logged step at which each seed's value reaches its limit; inf if none does."""
+    reached = [fit["step"][0][values >= limit] for values, limit in zip(fit[column], limits)]
     return np.array([found[0] if len(found) else np.inf for found in reached])
 
 
@@ -257,16 +256,20 @@ def draw_beta():
 
 
 def beta_table():
-    """A line per fit: how soon it knows the reward, and whether its variances are right."""
-    heads = ["transitions", "model", "steps", "reward R2 of 0.9 after", "reward R2 at 2,000", "at the end"]
-    heads += ["next-state R2 at the end", "states within one std", "rewards within one std"]
-    rows = [["a calibrated Gaussian", *["-"] * 6, "0.683", "0.683"]]
+    """A line per fit: how good it becomes, how soon it is as good as FTFL's model without beta is after 5,000
+    gradient steps (one training's budget), and whether its variances are right at the end."""
+    heads = ["transitions", "model", "steps", "reward R2 at 2,000", "at the end", "next-state R2 at the end"]
+    heads += ["reward as FTFL's at 5,000, after", "next state, after"]
+    heads += ["states within one std", "rewards within one std"]
+    rows = [["a calibrated Gaussian", *["-"] * 7, "0.683", "0.683"]]
     for task, text in BETA_TASKS.items():
+        without = read_fit(f"{task}-ftfl")
         for setting, (label, _) in BETA_FITS.items():
             if fit := read_fit(f"{task}-{setting}"):
-                cells = [number(fit["step"][0, -1]), steps_text(first_above(fit, 0.9))]
-                cells += [span(at_step(fit, "reward_r2", 2_000)), span(fit["reward_r2"][:, -1])]
-                cells += [span(fit["next_state_r2"][:, -1])]
+                cells = [number(fit["step"][0, -1]), span(at_step(fit, "reward_r2", 2_000))]
+                cells += [span(fit["reward_r2"][:, -1]), span(fit["next_state_r2"][:, -1])]
+                for column in ("reward_r2", "next_state_r2"):
+                    cells.append(steps_text(first_above(fit, column, at_step(without, column, 5_000))))
                 within = [fit.get(f"{part}_within_one") for part in ("state", "reward")]  # logged since beta
                 cells += [span(values[:, -1]) if values is not None else "-" for values in within]
                 rows.append([text, label, *cells])
