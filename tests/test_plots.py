@@ -22,28 +22,18 @@ import sac
 FTFL = {"target_normalization": True, "next_state_prediction": "direct"}
 
 
-@pytest.mark.parametrize("normalized,state,name", [
-    (True, "direct", "FTFL"), (True, "residual", "TUN only"),
-    (False, "direct", "DNP only"), (False, "residual", "MBPO")])  # fmt: skip
-def test_runs_are_named_by_their_flags(normalized, state, name):
-    flags = {
-        "script": "ftfl",
-        "real_ratio": 0.05,
-        "target_normalization": normalized,
-        "next_state_prediction": state,
-    }
-    assert plots.algorithm(flags) == name
+def test_runs_are_named_by_their_flags():
+    names = {(True, "direct"): "FTFL", (True, "residual"): "TUN only"}
+    names |= {(False, "direct"): "DNP only", (False, "residual"): "MBPO"}
+    for switches, name in names.items():
+        assert plots.algorithm({"script": "ftfl", "real_ratio": 0.05} | dict(zip(FTFL, switches))) == name
     assert plots.algorithm({"script": "sac"}) == "SAC"
     assert plots.algorithm({"script": "mbpo", "real_ratio": 0.05}) == "MBPO"
 
 
 def test_no_runs_is_one_clear_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "plots.py"), "demo", "--runs", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, str(ROOT / "plots.py"), "demo", "--runs", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and str(tmp_path) in done.stderr
 
 
@@ -52,13 +42,8 @@ def write_run(folder, seed, values, every=100, **flags):
     with SummaryWriter(str(folder)) as writer:
         for k, value in enumerate(values, 1):
             writer.add_scalar("eval/episodic_return", value, every * k)
-    flags = (
-        {"script": "ftfl", "seed": seed, "env_id": "Hopper-v5", "real_ratio": 0.05, "total_timesteps": 300}
-        | {"utd_ratio": 20}
-        | FTFL
-        | flags
-    )
-    (folder / "args.json").write_text(json.dumps(flags))
+    about = {"script": "ftfl", "seed": seed, "env_id": "Hopper-v5", "real_ratio": 0.05, "utd_ratio": 20}
+    (folder / "args.json").write_text(json.dumps(about | FTFL | {"total_timesteps": 300} | flags))
 
 
 def test_exported_csv_gives_the_same_runs(tmp_path):
@@ -78,19 +63,13 @@ def test_exported_csv_gives_the_same_runs(tmp_path):
 STUDY = {  # name: (returns of each seed at steps 100, 200, 300; flags)
     "SAC": ([[10, 20, 40], [10, 30, 50], [10, 40, 90]], {"script": "sac"}),
     "MBPO": ([[9, 9, 18], [9, 9, 20], [9, 9, 70]], {"script": "mbpo"}),
-    "TUN only": (
-        [[8, 12, 30], [8, 13, 31], [8, 14, 32]],
-        {"script": "ftfl", **FTFL, "next_state_prediction": "residual"},
-    ),
-    "DNP only": (
-        [[7, 7, 7], [7, 8, 8], [7, 9, 9]],
-        {"script": "ftfl", **FTFL, "target_normalization": False},
-    ),
-    "FTFL": (
-        [[10, 50, 90], [10, 60, 100], [10, 70, 110], [10, 0, 200], [10, 80, 120], [10, 90, 60]],
-        {"script": "ftfl", **FTFL},
-    ),
-}
+    "TUN only": ([[8, 12, 30], [8, 13, 31], [8, 14, 32]], {"script": "ftfl", **FTFL}),
+    "DNP only": ([[7, 7, 7], [7, 8, 8], [7, 9, 9]], {"script": "ftfl", **FTFL}),
+    "FTFL": ([[10, 50, 90], [10, 60, 100], [10, 70, 110], [10, 0, 200], [10, 80, 120], [10, 90, 60]],
+             {"script": "ftfl", **FTFL}),
+}  # fmt: skip
+STUDY["TUN only"][1]["next_state_prediction"] = "residual"
+STUDY["DNP only"][1]["target_normalization"] = False
 NAMES = [f"{name} ({len(returns)} seeds)" for name, (returns, _) in STUDY.items()]
 VARIANCES = {"position": 0.5, "velocity": 20.0, "other": 1.0, "reward": 1e-3}
 
@@ -120,19 +99,11 @@ def study(tmp_path_factory):
             write_events(folder / f"{i}-{seed}", curves, {**flags, "seed": seed})
         if name == "SAC":
             continue
-        curves = {
-            f"model/predicted_variance_{group}": [v * i, v * i / 2, v * i / 4]
-            for group, v in VARIANCES.items()
-        }
-        curves |= {
-            "model/reward_r2": [0.1 * i, 0.15 * i, 0.2 * i],
-            "model/next_state_r2": [0.5] * 3,
-            "rewards/real": [0.01] * 3,
-        }
-        curves |= {
-            "rewards/synthetic": [0.001 * i, 0.002 * i, 0.002 * i],
-            "model/variance_loss": [-i, -2 * i, -3 * i],
-        }
+        curves = {"model/reward_r2": [0.1 * i, 0.15 * i, 0.2 * i], "model/next_state_r2": [0.5] * 3}
+        curves |= {"rewards/real": [0.01] * 3, "rewards/synthetic": [0.001 * i, 0.002 * i, 0.002 * i]}
+        curves["model/variance_loss"] = [-i, -2 * i, -3 * i]
+        for group, v in VARIANCES.items():
+            curves[f"model/predicted_variance_{group}"] = [v * i, v * i / 2, v * i / 4]
         write_events(folder / f"fit-{i}", curves, flags | fit)
         if name == "MBPO":
             walker2d = flags | fit | {"env_id": "Walker2d-v5", "model_study": "random Walker2d-v5 1"}
@@ -255,19 +226,13 @@ def test_forensics_draws_the_fits_and_prints_them_beside_the_claims(source, figu
     panels = {axis.get_title(): axis for axis in figures[0].axes}
     fits = [name for name in STUDY if name != "SAC"]
     assert len(panels) == 8
-    for title, first in (
-        ("2a: mean reward", 0.001),
-        ("reward $R^2$", 0.1),
-        ("3b: variance, vel", 20.0),
-        ("variance, pos", 0.5),
-        ("variance, reward", 1e-3),
-    ):
+    firsts = {"2a: mean reward": 0.001, "reward $R^2$": 0.1, "3b: variance, vel": 20.0}
+    for title, first in (firsts | {"variance, pos": 0.5, "variance, reward": 1e-3}).items():
         lines = lines_of(next(axis for name, axis in panels.items() if name.startswith(title)))
         for i, name in enumerate(fits, 1):
             line = lines[f"{name} (1 seed)"]
-            assert line.get_xdata().tolist() == [100, 200, 300] and line.get_ydata()[0] == pytest.approx(
-                first * i
-            )
+            assert line.get_xdata().tolist() == [100, 200, 300]
+            assert line.get_ydata()[0] == pytest.approx(first * i)
     real = lines_of(panels["2a: mean reward, held out"])["real"].get_ydata()
     assert list(real) == pytest.approx([0.01, 0.01])
     variance_loss = lines_of(panels["3a: variance loss of MBPO"])
@@ -277,26 +242,16 @@ def test_forensics_draws_the_fits_and_prints_them_beside_the_claims(source, figu
     assert [bias[name].get_ydata()[-1] for name in NAMES] == [0, -1, -2, -3, -4]
     critics = next(axis for name, axis in panels.items() if name.startswith("2b: Q at the start"))
     estimates = lines_of(critics)
-    assert [estimates[name].get_ydata().tolist() for name in NAMES] == [
-        [4 + i, 5 + i, 6 - i] for i in range(5)
-    ]
+    expected = [[4 + i, 5 + i, 6 - i] for i in range(5)]
+    assert [estimates[name].get_ydata().tolist() for name in NAMES] == expected
     obtained = [line for line in critics.lines if line.get_linestyle() == ":"]
     assert [line.get_ydata().tolist() for line in obtained] == [[4, 5, 6]] * 5
     assert [line.get_color() for line in obtained] == [plots.COLORS[name] for name in STUDY]
     printed = [line.split("(1 seed)") for line in capsys.readouterr().out.splitlines()]
-    cells = [
-        (
-            p[0].strip(),
-            [float(cell) for cell in p[1].replace("(", " ").replace(")", " ").replace("to", " ").split()],
-        )
-        for p in printed
-        if len(p) == 2
-    ]
-    fourth = (
-        20 / 4,
-        20 / 4,
-        20 / 2,
-    )  # the velocities' variance: at the end, and the range over the second half of the fit
+    cells = [(p[0].strip(), p[1].translate(dict.fromkeys(map(ord, "()to"), " "))) for p in printed if p[1:]]
+    cells = [(name, [float(cell) for cell in text.split()]) for name, text in cells]
+    # The velocities' variance: at the end, and the range over the second half of the fit
+    fourth = (20 / 4, 20 / 4, 20 / 2)
     assert cells[0] == ("MBPO", pytest.approx([0.2, 0.2, 0.2, 0.2, 0.15, 0.2]))  # synthetic / real, reward R2
     assert cells[4][0] == "MBPO" and cells[4][1][3:6] == pytest.approx(fourth)
     assert cells[8:] == [("Walker2d", [-6, -6, -5]), ("walker-walk", [-3, -3, -2])]
@@ -868,15 +823,10 @@ def test_demo_draws_every_seed_and_their_mean(tmp_path, figures, capsys):
     draw_demo(tmp_path, demo_runs())
     assert capsys.readouterr().err == ""
     axes = figures[0].axes
-    assert [axis.get_title().splitlines()[0] for axis in axes] == 2 * [
-        "humanoid-stand",
-        "quadruped-walk",
-        "InvertedPendulum",
-    ]
-    assert [axis.get_xlabel() for axis in axes] == 2 * [
-        *2 * ["gradient steps of the model"],
-        "environment steps",
-    ]
+    tasks = ["humanoid-stand", "quadruped-walk", "cartpole-swingup"]
+    assert [axis.get_title().split(":")[0] for axis in axes] == 2 * tasks
+    steps = [*2 * ["gradient steps of the model"], "environment steps"]
+    assert [axis.get_xlabel() for axis in axes] == 2 * steps
     q_minus_10 = {name: np.subtract(q, 10) for name, (_, q) in AGENTS.items()}
     names = ("MBPO", "FTFL", "FTFL, beta 0.5")
     content = [{name: STUDIES[task, name][0] for name in names} for task in (HUMANOID, QUADRUPED)]
@@ -888,15 +838,10 @@ def test_demo_draws_every_seed_and_their_mean(tmp_path, figures, capsys):
         means.pop("random policy", None)
         assert list(means) == [f"{name} (3 seeds)" for name in expected]
         for (name, seeds), mean in zip(expected.items(), means.values()):
-            how = mean.get_color(), mean.get_linestyle()
-            thin = [line for line in axis.lines if (line.get_color(), line.get_linestyle()) == how]
-            thin.remove(mean)
-            assert [line.get_ydata().tolist() for line in thin] == [
-                pytest.approx(list(seed)) for seed in seeds
-            ]
-            assert mean.get_ydata() == pytest.approx(np.mean(seeds, 0)) and mean.get_xdata().tolist() == [
-                *STEPS3
-            ]
+            thin = [line for line in axis.lines if line.get_color() == mean.get_color() and line is not mean]
+            assert np.array([line.get_ydata() for line in thin]) == pytest.approx(np.array(seeds))
+            assert mean.get_ydata() == pytest.approx(np.mean(seeds, 0))
+            assert mean.get_xdata().tolist() == [*STEPS3]
             assert all(line.get_linewidth() < mean.get_linewidth() / 2 for line in thin)
             assert mean.get_color() == plots.COLORS[name.split(",")[0]]
     assert list(lines_of(axes[2])["random policy"].get_ydata()) == [20, 20], (
@@ -904,12 +849,8 @@ def test_demo_draws_every_seed_and_their_mean(tmp_path, figures, capsys):
     )
     assert "ranks nobody" in axes[2].get_title()
     for axis, value in zip(axes, (0, 0, None, 1, 1, 0)):
-        flat = [
-            line.get_ydata()[0]
-            for line in axis.lines
-            if line.get_color() == "gray" and line.get_linestyle() == "-"
-        ]
-        assert flat == ([] if value is None else [value])
+        gray = [line for line in axis.lines if line.get_color() == "gray" and line.get_linestyle() == "-"]
+        assert [line.get_ydata()[0] for line in gray] == ([] if value is None else [value])
     assert axes[0].get_ylim() == pytest.approx((-2, 0.88), abs=0.2) and axes[3].get_ylim()[1] == 4
     assert axes[5].get_ylim()[1] == 20, "critics that run away hide no others"
     assert [text.get_text() for text in axes[0].texts] == ["MBPO ends at -6 ↓"]
@@ -925,10 +866,8 @@ def sentences(printed):
             task = line.split(",")[0]
         elif " seed" in line and line.startswith(("SAC", "MBPO", "FTFL")):
             name, _, cells = line.partition("seed")
-            rows[task, name.split(" (")[0]] = (
-                cells.removeprefix("s)").removeprefix(")").split(")")[:-1],
-                below.strip(),
-            )
+            cells = cells.removeprefix("s)").removeprefix(")").split(")")[:-1]
+            rows[task, name.split()[0]] = (cells, below.strip())
     return rows
 
 
@@ -949,30 +888,18 @@ def test_demo_prints_the_last_values_and_what_they_show(tmp_path, figures, capsy
     }
     open_question = "these seeds do not decide whether"
     expected = {
-        ("humanoid-stand", "MBPO"): [
-            "worse than its mean would",
-            f"{open_question} the mean reward it imagines",
-        ],
-        ("humanoid-stand", "FTFL"): ["better than its mean would", "within 10 % of the real one"],
-        ("quadruped-walk", "MBPO"): [f"{open_question} it predicts", "more than 10 % below the real one"],
-        ("quadruped-walk", "FTFL"): ["better than its mean would", "within 10 % of the real one"],
-        ("InvertedPendulum", "SAC"): [
-            "more than 10 % above the random policy's (20)",
-            "Q is below the return",
-        ],
-        ("InvertedPendulum", "MBPO"): [
-            "above the random",
-            "above the range of SAC's",
-            f"{open_question} Q is below or",
-        ],
-        ("InvertedPendulum", "FTFL"): [
-            "above the random",
-            f"{open_question} the return is below or",
-            "Q is above the return",
-        ],
+        ("humanoid-stand", "MBPO"): f"worse than its mean would;{open_question} the mean reward it imagines",
+        ("humanoid-stand", "FTFL"): "better than its mean would;within 10 % of the real one",
+        ("quadruped-walk", "MBPO"): f"{open_question} it predicts;more than 10 % below the real one",
+        ("quadruped-walk", "FTFL"): "better than its mean would;within 10 % of the real one",
+        ("cartpole-swingup", "SAC"): "more than 10 % above the random policy's (20);Q is below the return",
+        ("cartpole-swingup", "MBPO"): "above the random;above the range of SAC's"
+        f";{open_question} Q is below or",
+        ("cartpole-swingup", "FTFL"): f"above the random;{open_question} the return is below or"
+        ";Q is above the return",
     }
     for row, parts in expected.items():
-        said = rows[row][1].split(";")
+        said, parts = rows[row][1].split(";"), parts.split(";")
         assert len(said) == len(parts), said
         for part, text in zip(parts, said):
             assert part in text or part.capitalize() in text
