@@ -16,7 +16,7 @@ CASES = [("dm_control/cartpole-swingup-v0", {"critic_layer_norm": True}), ("Hopp
 
 def run(module, tmp_path, env_id, **flags):
     """A run of 2 seeds: what each logged, and the agent in its checkpoint."""
-    flags = {"total_timesteps": 260, "learning_starts": 60, "eval_interval": 260, "num_seeds": 2} | flags
+    flags = {"total_timesteps": 160, "learning_starts": 60, "eval_interval": 160, "num_seeds": 2} | flags
     run_dirs = module.main(make_args(module, env_id=env_id, run_dir=str(tmp_path / module.__name__), **flags))
     return [(read_scalars(run_dir), read_checkpoint(run_dirs[0])["agent"]) for run_dir in run_dirs]
 
@@ -24,7 +24,7 @@ def run(module, tmp_path, env_id, **flags):
 def assert_same(run_a, run_b):
     for (scalars_a, agent_a), (scalars_b, agent_b) in zip(run_a, run_b, strict=True):
         assert scalars_a == scalars_b
-        assert len(scalars_a["losses/qf_loss"]) > 190
+        assert len(scalars_a["losses/qf_loss"]) > 90
         assert agent_a.keys() == agent_b.keys()
         assert all(torch.equal(agent_a[name], agent_b[name]) for name in agent_a)
     assert len(run_a) == 1 or run_a[0][0] != run_a[1][0], "the two seeds are the same run"
@@ -33,11 +33,11 @@ def assert_same(run_a, run_b):
 @pytest.mark.maintainer
 @pytest.mark.parametrize("env_id,norm", CASES)
 def test_ftfl_with_both_switches_off_is_mbpo(env_id, norm, tmp_path):
-    flags = {"utd_ratio": 2, "model_train_interval": 50, "rollout_schedule": "1:3:100:200"} | norm
+    flags = {"utd_ratio": 2, "model_train_interval": 50, "rollout_schedule": "1:3:80:140"} | norm
     off = {"target_normalization": False, "next_state_prediction": "residual"}
     of_mbpo = run(mbpo, tmp_path, env_id, **flags)
     assert_same(of_mbpo, run(ftfl, tmp_path, env_id, **flags, **off))
-    assert len(of_mbpo[0][0]["model/nll"]) == 5
+    assert len(of_mbpo[0][0]["model/nll"]) == 3
 
 
 @pytest.mark.maintainer
@@ -55,23 +55,18 @@ def test_each_switch_changes_the_run(switch, tmp_path):
     assert full != run(ftfl, tmp_path / "ablated", "Hopper-v5", num_seeds=1, total_timesteps=100, **switch)
 
 
-@pytest.mark.maintainer
 @NEEDS_COMPILER
-def test_compiled_runs_are_near_the_eager_ones_and_the_switches_work_in_them_too(tmp_path):
-    """The same numbers but for the order of sums."""
-    flags = {"utd_ratio": 2, "num_seeds": 1, "total_timesteps": 260}
-    off = {"target_normalization": False, "next_state_prediction": "residual"}
-    runs = {}
-    for module in (sac, mbpo, ftfl):
-        own = off if module is ftfl else {}
-        runs[module] = run(module, tmp_path / "graph", "Hopper-v5", **flags, **own, compile=True)
-    assert_same(runs[mbpo], runs[ftfl])
-    for module, tags in {sac: ["qf_loss", "actor_loss"], mbpo: ["qf_loss", "actor_loss", "nll"]}.items():
-        (eager, _), *_ = run(module, tmp_path / "eager", "Hopper-v5", **flags)
-        for tag in tags:
-            tag = f"model/{tag}" if tag == "nll" else f"losses/{tag}"
-            graph, expected = ([value for _, value in x[tag][:5]] for x in (runs[module][0][0], eager))
-            assert graph == pytest.approx(expected, rel=1e-3), tag
+@pytest.mark.parametrize("module", [sac, ftfl], ids=lambda module: module.__name__)
+def test_a_compiled_run_is_near_the_eager_one(module, tmp_path):
+    """The same numbers but for the order of sums. test_model.py compiles mbpo.py's model."""
+    flags = {"utd_ratio": 2, "num_seeds": 1, "total_timesteps": 70}
+    (graph, _), (eager, _) = (
+        run(module, tmp_path / str(compile), "Hopper-v5", **flags, compile=compile)[0]
+        for compile in (True, False)
+    )
+    for tag in ["losses/qf_loss", "losses/actor_loss"] + ["model/nll"] * (module is ftfl):
+        values = [[value for _, value in logs[tag][:5]] for logs in (graph, eager)]
+        assert values[0] == pytest.approx(values[1], rel=1e-3), tag
 
 
 def test_compiled_updates_can_be_cuda_graphs():

@@ -203,13 +203,13 @@ def test_of_the_synthetic_buffer_oldest_and_newest_are_drawn(model_script, tmp_p
     seen, take = [], model_script.ReplayBuffer.take
 
     def record(buffer, rows):
-        if buffer.capacity == 777:
+        if buffer.capacity == 333:
             seen.append((rows, buffer.size))
         return take(buffer, rows)
 
     monkeypatch.setattr(model_script.ReplayBuffer, "take", record)
-    flags = {"env_id": "Hopper-v5", "learning_starts": 20, "total_timesteps": 120, "batch_size": 100}
-    flags |= {"utd_ratio": 4, "synthetic_buffer_size": 777, "run_dir": str(tmp_path)}
+    flags = {"env_id": "Hopper-v5", "learning_starts": 20, "total_timesteps": 70, "batch_size": 100}
+    flags |= {"utd_ratio": 4, "synthetic_buffer_size": 333, "run_dir": str(tmp_path)}
     model_script.main(make_args(model_script, **flags))
     places = torch.cat([(rows / (size - 1)).flatten() for rows, size in seen])  # 0 oldest to 1 newest
     assert places.min() == 0 and places.max() == 1

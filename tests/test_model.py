@@ -146,9 +146,8 @@ def test_rollouts_sample_the_predicted_gaussian_of_random_elites(model_script):
     model, buffer, _, args = make_model(module, num_seeds=2)
     model.elites[:] = torch.tensor([[1, 3, 4, 5, 6], [6, 0, 2, 1, 3]])
 
-    def forward(
-        obs, actions
-    ):  # network i predicts 100 i + the first number of its row, with std 0.5, in the model's own units
+    def forward(obs, actions):
+        """Network i predicts 100 i + the first number of its row, with std 0.5, in the model's own units."""
         mean = (100 * torch.arange(7.0).view(7, 1, 1) + obs[..., :1]).expand(2, 7, obs.shape[2], OBS + 1)
         return mean, torch.full_like(mean, 2 * np.log(0.5))
 
@@ -160,18 +159,14 @@ def test_rollouts_sample_the_predicted_gaussian_of_random_elites(model_script):
     for k in range(2):
         counts = np.bincount(network[k].int(), minlength=7)
         assert counts[model.elites[k]] == pytest.approx(1000, abs=150) and counts.sum() == 5003
-    assert torch.equal((next_obs / 100).round(), network.unsqueeze(-1).expand(-1, -1, OBS)), (
-        "one elite per row"
-    )
+    assert ((next_obs / 100).round() == network.unsqueeze(-1)).all(), "one elite per row"
     noise = next_obs - 100 * network.unsqueeze(-1) - rows[..., :1]
-    assert noise.std().item() == pytest.approx(0.5, rel=0.05) and noise.abs().max() < 4, (
-        "each row gets its own prediction"
-    )
+    assert noise.std().item() == pytest.approx(0.5, rel=0.05)
+    assert noise.abs().max() < 4, "each row gets its own prediction"
     assert abs(noise.mean().item()) < 0.02
     # Whichever row, any elite: also where there are fewer rows than elites, or not a multiple
-    few = torch.stack(
-        [(model.sample(rows[:, :6], torch.zeros(2, 6, ACT))[1] / 100).round() for _ in range(500)]
-    )
+    few = [model.sample(rows[:, :6], torch.zeros(2, 6, ACT))[1] for _ in range(500)]
+    few = (torch.stack(few) / 100).round()
     for row in range(6):
         assert np.bincount(few[:, 0, row].int())[[1, 3, 4, 5, 6]] == pytest.approx(100, abs=45)
 
@@ -373,13 +368,13 @@ def test_compiled_training_steps_are_the_eager_ones():
     `alpha` wrongly in torch.add of a product of plain matrices. Ours are stacks, for which it is right."""
 
     def weights(compile):
-        model, buffer, _, args = make_model(ftfl, learned_logvar_bounds=True, model_train_steps=5)
+        model, buffer, _, args = make_model(mbpo, learned_logvar_bounds=True, model_train_steps=5)
         model.optimizer.decays = [
             1.0 if p.dim() == 4 and p.shape[-2] > 1 else 0 for p in model.optimizer.params
         ]
         if compile:
             model.update = compiled(model.update)
-        logs = ftfl.train_model(model, buffer, args)
+        logs = mbpo.train_model(model, buffer, args)
         return list(model.parameters()), logs
 
     (eager, eager_logs), (graph, graph_logs) = weights(False), weights(True)
@@ -412,31 +407,15 @@ def test_model_trains_at_its_interval_and_logs_every_tag(model_script, tmp_path)
     flags = {"total_timesteps": 120, "learning_starts": 60, "model_train_interval": 25, "eval_interval": 60}
     run_dirs = model_script.main(make_args(model_script, env_id="Hopper-v5", run_dir=str(tmp_path), **flags))
     scalars = read_scalars(run_dirs[0])
-    model_tags = [
-        "nll",
-        "mse_loss",
-        "variance_loss",
-        "holdout_mse",
-        "predicted_std",
-        "reward_r2",
-        "next_state_r2",
-    ]
-    for tag in [f"model/{name}" for name in model_tags] + [
-        "rewards/real",
-        "rewards/synthetic",
-        "rewards/synthetic_std",
-    ]:
+    tags = "model/nll model/mse_loss model/variance_loss model/holdout_mse model/predicted_std "
+    tags += "model/reward_r2 model/next_state_r2 rewards/real rewards/synthetic rewards/synthetic_std"
+    for tag in tags.split():
         assert [step for step, _ in scalars[tag]] == [60, 85, 110], tag
-    losses = ["qf1_values", "qf2_values", "qf_loss", "actor_loss", "alpha", "alpha_loss"]
-    losses += ["entropy", "action_size"]
+    losses = "qf1_values qf2_values qf_loss actor_loss alpha alpha_loss entropy action_size".split()
     assert all(len(scalars[f"losses/{name}"]) == 61 for name in losses)
     assert [step for step, _ in scalars["eval/episodic_return"]] == [60, 120]
-    assert {
-        "charts/episodic_return",
-        "charts/episodic_length",
-        "eval/q_start",
-        "eval/discounted_return",
-    } <= scalars.keys()
+    others = {"charts/episodic_return", "charts/episodic_length", "eval/q_start", "eval/discounted_return"}
+    assert others <= scalars.keys()
 
 
 def test_rollout_length_follows_its_schedule(model_script):

@@ -88,14 +88,8 @@ def test_update_moves_critics_actor_and_temperature_the_right_way(script, log_al
     def actor_objective():
         with torch.no_grad():
             actions, log_probs = agent.actor.sample(batch.obs, noise)
-            return (
-                (
-                    agent.q_values(agent.qf, batch.obs, actions).min(1).values
-                    - agent.log_alpha.exp() * log_probs
-                )
-                .mean()
-                .item()
-            )
+            min_q = agent.q_values(agent.qf, batch.obs, actions).min(1).values
+            return (min_q - agent.log_alpha.exp() * log_probs).mean().item()
 
     with torch.no_grad():  # with the critics fixed, so that only the actor moves the objective
         critics, frozen = agent.qf.state_dict(), {k: v.clone() for k, v in agent.qf.state_dict().items()}
@@ -130,14 +124,10 @@ def test_critics_and_actor_are_trained_by_their_own_loss_alone(script):
     next_noise, noise = torch.randn(2, 1, 20, ACT)
     again, _ = make_agent(script, critic_lr=1e-3)
     agent.update(batch, next_noise, noise)
-    critics, actor = (
-        torch.optim.Adam(again.qf.parameters(), 1e-3),
-        torch.optim.Adam(again.actor.parameters(), args.actor_lr),
-    )
-    q_loss = (
-        again.q_values(again.qf, batch.obs, batch.actions) - again.q_target(batch, next_noise).unsqueeze(1)
-    ).square()
-    q_loss.mean(-1).sum().backward()
+    critics = torch.optim.Adam(again.qf.parameters(), 1e-3)
+    actor = torch.optim.Adam(again.actor.parameters(), args.actor_lr)
+    q_values = again.q_values(again.qf, batch.obs, batch.actions)
+    (q_values - again.q_target(batch, next_noise).unsqueeze(1)).square().mean(-1).sum().backward()
     critics.step()
     actions, log_probs = again.actor.sample(batch.obs, noise)
     (log_probs - again.q_values(again.qf, batch.obs, actions).amin(1)).mean().backward()  # alpha starts at 1
@@ -254,10 +244,8 @@ def test_layer_norm_is_in_the_critics_hidden_layers_alone_and_off_by_default(scr
             linear = [module for module in qf.modules() if isinstance(module, script.Linear)]
             x = torch.cat([batch.obs, batch.actions], -1).unsqueeze(1)
             for i, layer in enumerate(linear):
-                x = (
-                    torch.einsum("skbi,skio->skbo", x.expand(2, layer.weight.shape[1], 10, -1), layer.weight)
-                    + layer.bias
-                )
+                x = x.expand(2, layer.weight.shape[1], 10, -1)
+                x = torch.einsum("skbi,skio->skbo", x, layer.weight) + layer.bias
                 if i < 2:
                     if layer_norm:
                         x = (x - x.mean(-1, True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()

@@ -80,8 +80,8 @@ def test_whole_steps_are_timed_by_the_clock(monkeypatch, tmp_path):
 
 
 def test_a_short_measurement_has_no_evaluation_in_it(monkeypatch, tmp_path):
-    """At 20 updates of 2 ms a step takes some 45 ms; the evaluation after the last one here takes 4 s."""
-    slow = "def sleep_instead(self, batch, next_noise, noise):\n    time.sleep(0.002)\n"
+    """At 20 updates of 5 ms a step takes some 105 ms; the evaluation after the last one here takes 4 s."""
+    slow = "def sleep_instead(self, batch, next_noise, noise):\n    time.sleep(0.005)\n"
     slow += "    return {'nothing': torch.zeros(1, 1)}\n\n\nSAC.update = sleep_instead\n"
     slow += "def evaluate(agent, envs, args, step):\n    time.sleep(4)\n"
     slow += "    return {'eval/episodic_return': np.zeros((1, 1))}\n\n\n"
@@ -90,7 +90,7 @@ def test_a_short_measurement_has_no_evaluation_in_it(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(throughput, "ROOT", tmp_path)
     speed, _ = throughput.steps_per_second("sac", 20, "Hopper-v5", 1, False)
-    assert 14 < speed < 25, "as a mean of a stretch without and one with it, it could be 13.6 at most"
+    assert 6 < speed < 10, "as a mean of a stretch without and one with it, it could be 6 at most"
 
 
 def test_a_worker_that_dies_is_named_with_its_own_log(monkeypatch):
