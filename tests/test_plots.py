@@ -52,10 +52,7 @@ def test_exported_csv_gives_the_same_runs(tmp_path):
     (run,), (again,) = (plots.load_runs((str(tmp_path / name),)) for name in ("runs", "all.csv"))
     assert again.flags == run.flags and again.scalars.keys() == run.scalars.keys()
     for tag, (steps, values) in run.scalars.items():
-        assert (
-            again.scalars[tag][0].tolist() == steps.tolist()
-            and again.scalars[tag][1].tolist() == values.tolist()
-        )
+        assert [x.tolist() for x in again.scalars[tag]] == [steps.tolist(), values.tolist()]
 
 
 # One set of runs with known answers, read by every command: on walker-walk, three seeds of each algorithm; of
@@ -173,9 +170,8 @@ def test_curves_draw_the_iqm_and_shade_its_interval(source, figures):
         assert steps == [100, 200, 300]
         for i in range(3):
             expected = bootstrap(trimmed, [values[i] for values in returns])
-            tolerance = (
-                {"abs": 1e-4} if len(returns) == 3 else {"rel": 0.05}
-            )  # of 27 resamples the percentiles are exact
+            # Of 27 resamples the percentiles are exact
+            tolerance = {"abs": 1e-4} if len(returns) == 3 else {"rel": 0.05}
             assert (low[i], high[i]) == pytest.approx(tuple(expected), **tolerance)
 
 
@@ -185,11 +181,8 @@ def test_summary_draws_percent_of_sac(source, figures):
     dots = {line.get_color(): line for line in axis.lines if line.get_marker() == "o"}
     final = {name: [values[-1] for values in returns] for name, (returns, _) in STUDY.items()}
     assert len(dots) == len(STUDY)
-    intervals = {
-        line.get_color(): line
-        for line in axis.lines
-        if line.get_marker() == "None" and len(set(line.get_ydata())) == 1
-    }
+    level = [line for line in axis.lines if line.get_marker() == "None" and len(set(line.get_ydata())) == 1]
+    intervals = {line.get_color(): line for line in level}
     for name, values in final.items():
         dot = dots[plots.COLORS[name]]
         assert dot.get_xdata()[0] == pytest.approx(100 * trimmed(values) / 60)
@@ -202,10 +195,8 @@ def test_summary_draws_percent_of_sac(source, figures):
     assert [label.get_text() for label in axis.get_yticklabels()] == ["walker-walk"]
     red, green = axis.patches  # below 100 % red, above green
     assert red.get_x() + red.get_width() == pytest.approx(100) and green.get_x() == pytest.approx(100)
-    assert (
-        red.get_facecolor()[0] > red.get_facecolor()[1]
-        and green.get_facecolor()[1] > green.get_facecolor()[0]
-    )
+    assert red.get_facecolor()[0] > red.get_facecolor()[1]
+    assert green.get_facecolor()[1] > green.get_facecolor()[0]
 
 
 def test_ablation_draws_return_and_q_of_every_setting(source, figures):
@@ -215,10 +206,9 @@ def test_ablation_draws_return_and_q_of_every_setting(source, figures):
     assert all(list(lines) == NAMES for lines in panels.values())
     for i, (name, (returns, _)) in enumerate(zip(NAMES, STUDY.values())):
         q = np.mean(range(1, len(returns) + 1)) * i
-        assert panels["walker-walk: return"][name].get_ydata() == pytest.approx(
-            trimmed(np.transpose(returns))
-        )
-        assert panels["walker-walk: mean Q"][name].get_ydata() == pytest.approx([q, 2 * q, 3 * q])
+        of_return, of_q = (panels[f"walker-walk: {what}"][name].get_ydata() for what in ("return", "mean Q"))
+        assert of_return == pytest.approx(trimmed(np.transpose(returns)))
+        assert of_q == pytest.approx([q, 2 * q, 3 * q])
 
 
 def test_forensics_draws_the_fits_and_prints_them_beside_the_claims(source, figures, capsys):
@@ -289,9 +279,7 @@ def test_broken_and_unfinished_event_files_are_named_and_left_out(study, tmp_pat
 
     damages = {
         "empty": lambda file: cut(file, 0),
-        "cut": lambda file: cut(
-            file, file.stat().st_size - 300
-        ),  # the record in which the file ends is not whole
+        "cut": lambda file: cut(file, file.stat().st_size - 300),  # it ends within a record
         "flipped": flip,
         "foreign": lambda file: file.write_bytes(b"not an event file " * 100),
         "missing": lambda file: file.unlink(),
@@ -310,14 +298,8 @@ def test_broken_and_unfinished_event_files_are_named_and_left_out(study, tmp_pat
 
 # -------------------------------------------------------------------------------- Groups and steps
 DM = "dm_control/walker-walk-v0"
-AGENT = {
-    "env_id": DM,
-    "script": "sac",
-    "seed": 1,
-    "num_seeds": 1,
-    "total_timesteps": 300,
-    "learning_starts": 100,
-}
+AGENT = {"env_id": DM, "script": "sac", "seed": 1, "num_seeds": 1}
+AGENT |= {"total_timesteps": 300, "learning_starts": 100}
 MODEL = {"real_ratio": 0.05, "model_hidden_dim": 200}
 SCRIPTS = {"SAC": {}, "MBPO": {"script": "mbpo"} | MODEL, "FTFL": {"script": "ftfl"} | MODEL | FTFL}
 
@@ -375,14 +357,10 @@ def test_runs_without_a_common_step_are_named_and_left_out(tmp_path, capsys):
 
 
 def test_episodes_that_end_at_other_steps_are_interpolated_to_the_shorter_run(tmp_path, figures):
-    runs = [
-        (AGENT | {"seed": 1}, {"charts/episodic_return": {100: 0, 200: 10, 300: 20}}),
-        (
-            AGENT | {"seed": 2, "total_timesteps": 260},
-            {"charts/episodic_return": {90: 0, 190: 10, 240: 10, 260: 50}},
-        ),
-    ]
-    plots.curves(write_csv(tmp_path / "runs.csv", runs), tag="charts/episodic_return")
+    tag = "charts/episodic_return"
+    runs = [(AGENT | {"seed": 1}, {tag: {100: 0, 200: 10, 300: 20}})]
+    runs += [(AGENT | {"seed": 2, "total_timesteps": 260}, {tag: {90: 0, 190: 10, 240: 10, 260: 50}})]
+    plots.curves(write_csv(tmp_path / "runs.csv", runs), tag=tag)
     (line,) = lines_of(figures[0].axes[0]).values()
     assert line.get_xdata().tolist() == [100, 200]
     assert line.get_ydata() == pytest.approx([(0 + 1) / 2, (10 + 10) / 2])
@@ -392,17 +370,12 @@ def test_summary_compares_at_a_step_that_sac_has_too(tmp_path, figures, capsys):
     """FTFL's 200 steps with SAC's first 200, and so MBPO's, that stand in the same row."""
     runs = [trained("SAC", seed, {100: 10, 200: 20, 300: 80}) for seed in (1, 2)]
     runs += [trained("MBPO", seed, {100: 10, 200: 30, 300: 80}) for seed in (1, 2)]
-    runs += [
-        trained("FTFL", 1, {100: 0, 200: 50}),
-        trained("FTFL", 2, {50: 7, 100: 0, 150: 7, 200: 70, 250: 7}),
-    ]
+    runs += [trained("FTFL", 1, {100: 0, 200: 50})]
+    runs += [trained("FTFL", 2, {50: 7, 100: 0, 150: 7, 200: 70, 250: 7})]
     for last, percents in ((1, {"MBPO": 150, "FTFL": 300}), (2, {"MBPO": 20 / 0.15, "FTFL": 200})):
         plots.summary(write_csv(tmp_path / "runs.csv", runs), last=last)
-        dots = {
-            line.get_color(): line.get_xdata()[0]
-            for line in figures[-1].axes[0].lines
-            if line.get_marker() == "o"
-        }
+        dots = [line for line in figures[-1].axes[0].lines if line.get_marker() == "o"]
+        dots = {line.get_color(): line.get_xdata()[0] for line in dots}
         assert dots == {plots.COLORS[name]: pytest.approx(x) for name, x in ({"SAC": 100} | percents).items()}
     said = capsys.readouterr().err.splitlines()[:2]
     assert said[0].startswith("walker-walk, FTFL: cut to step 200")
@@ -671,12 +644,8 @@ def test_taxonomy_of_a_few_tasks(tmp_path, figures, capsys):
     file.write_text("\n".join([lines[0], hopper]))
     plots.taxonomy(str(file), str(tmp_path / "out"))
     text = (tmp_path / "out.md").read_text()
-    assert (
-        "correlation" not in text
-        and "hopper-hop *" in text
-        and "*: MBPO fails there in the paper" in text
-        and "nan]" not in text
-    )
+    assert "hopper-hop *" in text and "*: MBPO fails there in the paper" in text
+    assert "correlation" not in text and "nan]" not in text
     file.write_text(lines[0] + "\n")
     with pytest.raises(SystemExit) as stop:
         plots.taxonomy(str(file), str(tmp_path / "out"))
@@ -703,9 +672,8 @@ def test_versions_of_a_task_are_different_tasks(tmp_path, figures):
 
 # -------------------------------------------------------------------------------- What is missing
 def test_a_study_is_finished_at_its_gradient_steps(tmp_path, capsys):
-    flags = (
-        AGENT | SCRIPTS["FTFL"] | {"model_study": "random", "gradient_steps": 300, "total_timesteps": 500_000}
-    )
+    flags = AGENT | SCRIPTS["FTFL"] | {"model_study": "random", "gradient_steps": 300}
+    flags["total_timesteps"] = 500_000
     runs = [(flags | {"seed": seed}, {"model/reward_r2": {last: 0.5}}) for seed, last in ((1, 300), (2, 200))]
     loaded = plots.load_runs(write_csv(tmp_path / "runs.csv", runs))
     assert [run.flags["seed"] for run in loaded] == [1]
