@@ -89,11 +89,11 @@ def killed_run(command, folder, kills, rng):
             steps_done(run_dirs[0]) < total * kill // (kills + 2)
         ):
             assert process.poll() is None, process.communicate()[1].decode()[-2000:]
-            time.sleep(0.05)
+            time.sleep(0.1)
         time.sleep(rng.uniform(0, 0.3))
         tmp, until = run_dirs[0] / "checkpoint.tmp", time.time() + 20
         while kill % 2 and not written_since(tmp, begin) and process.poll() is None and time.time() < until:
-            time.sleep(0.0001)
+            time.sleep(0.002)  # a write takes 0.2 s
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert process.returncode == -signal.SIGKILL, "it was over before all kills: give it more steps"

@@ -298,11 +298,10 @@ def real_transitions(env_id, num_steps):
 @pytest.mark.parametrize("env_id", GYM_TASKS)
 def test_termination_rule_agrees_with_the_environment(env_id):
     """On real steps. Only mbpo.py's rules: ftfl.py's are the same text, as test_shared_text sees to."""
-    next_obs, flags = real_transitions(env_id, 2600)
-    assert len(flags) >= 5000
+    never = env_id.split("-")[0] in ("HalfCheetah", "Swimmer", "Reacher", "Pusher", "HumanoidStandup")
+    next_obs, flags = real_transitions(env_id, 400 if never else 2600)
     differing = (mbpo.termination_rule(env_id)(next_obs).numpy() != flags).sum()
     assert differing == 0, f"{differing} of {len(flags)} disagree"
-    never = env_id.split("-")[0] in ("HalfCheetah", "Swimmer", "Reacher", "Pusher", "HumanoidStandup")
     assert flags.any() != never, "the steps must show both outcomes where there are two"
 
 
@@ -335,10 +334,7 @@ def test_termination_rules_at_their_edges(model_script):
         assert not rule(f"dm_control/{task}-v0")(torch.ones(5)).item()
 
 
-@pytest.mark.parametrize(
-    "env_id",
-    ["Pendulum-v1", "dm_control/CmuHumanoidGoToTarget-v0", "Scripted-v0"],
-)
+@pytest.mark.parametrize("env_id", ["Pendulum-v1", "dm_control/CmuHumanoidGoToTarget-v0", "Scripted-v0"])
 def test_a_task_without_a_rule_is_refused_by_name(model_script, env_id, capsys):
     with pytest.raises(SystemExit) as error:
         model_script.termination_rule(env_id)
