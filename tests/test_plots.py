@@ -791,8 +791,8 @@ def test_demo_draws_every_seed_and_their_mean(tmp_path, figures, capsys):
     draw_demo(tmp_path, demo_runs())
     assert capsys.readouterr().err == ""
     axes = figures[0].axes
-    tasks = ["humanoid-stand", "quadruped-walk", "cartpole-swingup"]
-    assert [axis.get_title().split(":")[0] for axis in axes] == 2 * tasks
+    tasks = ["humanoid-stand", "quadruped-walk", "InvertedPendulum"]
+    assert [axis.get_title().splitlines()[0] for axis in axes] == 2 * tasks
     steps = [*2 * ["gradient steps of the model"], "environment steps"]
     assert [axis.get_xlabel() for axis in axes] == 2 * steps
     q_minus_10 = {name: np.subtract(q, 10) for name, (_, q) in AGENTS.items()}
@@ -806,7 +806,9 @@ def test_demo_draws_every_seed_and_their_mean(tmp_path, figures, capsys):
         means.pop("random policy", None)
         assert list(means) == [f"{name} (3 seeds)" for name in expected]
         for (name, seeds), mean in zip(expected.items(), means.values()):
-            thin = [line for line in axis.lines if line.get_color() == mean.get_color() and line is not mean]
+            how = mean.get_color(), mean.get_linestyle()
+            thin = [line for line in axis.lines if (line.get_color(), line.get_linestyle()) == how]
+            thin.remove(mean)
             assert np.array([line.get_ydata() for line in thin]) == pytest.approx(np.array(seeds))
             assert mean.get_ydata() == pytest.approx(np.mean(seeds, 0))
             assert mean.get_xdata().tolist() == [*STEPS3]
@@ -835,7 +837,7 @@ def sentences(printed):
         elif " seed" in line and line.startswith(("SAC", "MBPO", "FTFL")):
             name, _, cells = line.partition("seed")
             cells = cells.removeprefix("s)").removeprefix(")").split(")")[:-1]
-            rows[task, name.split()[0]] = (cells, below.strip())
+            rows[task, name.split(" (")[0]] = (cells, below.strip())
     return rows
 
 
@@ -860,10 +862,10 @@ def test_demo_prints_the_last_values_and_what_they_show(tmp_path, figures, capsy
         ("humanoid-stand", "FTFL"): "better than its mean would;within 10 % of the real one",
         ("quadruped-walk", "MBPO"): f"{open_question} it predicts;more than 10 % below the real one",
         ("quadruped-walk", "FTFL"): "better than its mean would;within 10 % of the real one",
-        ("cartpole-swingup", "SAC"): "more than 10 % above the random policy's (20);Q is below the return",
-        ("cartpole-swingup", "MBPO"): "above the random;above the range of SAC's"
+        ("InvertedPendulum", "SAC"): "more than 10 % above the random policy's (20);Q is below the return",
+        ("InvertedPendulum", "MBPO"): "above the random;above the range of SAC's"
         f";{open_question} Q is below or",
-        ("cartpole-swingup", "FTFL"): f"above the random;{open_question} the return is below or"
+        ("InvertedPendulum", "FTFL"): f"above the random;{open_question} the return is below or"
         ";Q is above the return",
     }
     for row, parts in expected.items():
