@@ -190,7 +190,7 @@ def test_an_exercise_whose_checks_fail_does_not_run_its_slow_one(tmp_path):
     )
     (out / "ftfl.py").write_text(text)
     lines = check_py(out, "5").stdout.splitlines()
-    assert "the targets are not divided by target_std" in lines[0]
+    assert "the targets are not divided by target_std" in lines[1]
     assert lines[-2].endswith("not run: first make the other checks of exercise 5 right")
 
 
@@ -207,6 +207,11 @@ ALL_ROWS = "torch.arange(buffer.size).expand(args.num_seeds, 1, -1)"
 HOLDOUT = "holdout = take_holdout(buffer, holdout_rows)"
 RESTART = "obs = torch.where(terminals.unsqueeze(-1), draw_real_obs(), next_obs)"
 CONSTANT = "            prediction = torch.where(self.target_is_constant, self.target_mean, prediction)\n"
+SQUARED = "squared_error = (self.targets(batch) - mean).square()"
+TOWARDS = "prediction = prediction * self.target_std + self.target_mean"
+START = "buffer.take(torch.randint(buffer.size, shape, device=device)).obs"
+CHOOSE = "model.elites.copy_(holdout_mse.argsort(dim=1)[:, :num_elites])"
+PICK_MEAN = "mean = torch.take_along_dim(mean, networks, dim=1)"
 WRONG = [  # exercise, its right text, a wrong one, what the hint must say
     (1, CLAMP, "", "the clamp is missing"),
     (1, CLAMP, "        logvar = logvar.clamp(self.min_logvar, self.max_logvar)\n", "the clamp is hard"),
@@ -356,6 +361,100 @@ WRONG = [  # exercise, its right text, a wrong one, what the hint must say
     (5, "self.input_std.copy_(torch.where(std < STD_FLOOR, 1, std))", "self.input_std.copy_(std + 1e-6)",
      "nearly constant input"),
     (5, FIT, f"model.fit_normalizers(buffer.take({ALL_ROWS}))", "statistics are taken over the holdout too"),
+    # Without what the exercise before has made
+    (1, SQUARED,
+     SQUARED.replace("self.targets(batch)", "torch.cat([batch.next_obs, batch.rewards[..., None]], 3)"),
+     "does not ask self.targets"),
+    (5, "        if self.direct:  # DNP: s' instead of s' - s\n            state_target = batch.next_obs\n",
+     "", "exercise 6a first: direct and residual targets are the same"),
+    (5, "batch.rewards.unsqueeze(-1)], dim=-1)", "0.1 * batch.rewards.unsqueeze(-1)], dim=-1)",
+     "exercise 6a first: the last number must be the reward"),
+    # A buffer that is not full
+    (3, "split_rows(args, buffer.size)", "split_rows(args, buffer.capacity)", "not filled yet"),
+    (4, START, START.replace("buffer.size", "buffer.capacity"), "not filled yet"),
+    # What must go on, or start anew
+    (3, FIT, f"{FIT}\n    for x in model.net.parameters():\n        nn.init.normal_(x, std=0.1)",
+     "its last weights"),
+    (3, BOOTSTRAP, BOOTSTRAP.replace("device=device", "generator=torch.Generator().manual_seed(0)"),
+     "every training draws the same bootstraps"),
+    (4, RESTART, "obs = draw_real_obs() if terminals.any() else next_obs", "all rollouts start again"),
+    (4, RESTART, RESTART.replace("terminals.un", "terminals.any(1, keepdim=True).expand_as(terminals).un"),
+     "all rollouts start again"),
+    # By which errors, and compared with what
+    (3, CHOOSE, CHOOSE.replace("holdout_mse.", "(model.targets(holdout) - mean)[..., -1].square().mean(2)."),
+     "ranked by the reward's error alone"),
+    (3, CHOOSE,
+     CHOOSE.replace("holdout_mse.", "(model.targets(holdout) - mean)[..., :-1].square().mean((2, 3))."),
+     "ranked without the reward's error"),
+    (3, ".square().mean((2, 3))\n    num_elites", ".mean(2).square().mean(2)\n    num_elites",
+     "cancel"),
+    (3, "(holdout.next_obs - holdout.obs).var((1, 2))", "holdout.next_obs.var((1, 2))", "not of s'"),
+    (4, PICK_MEAN, "mean = mean.mean(1, keepdim=True)", "a mean of several networks"),
+    (4, PICK_MEAN, "mean = mean.gather(1, self.elites[:, :, None, None].expand(-1, -1, *mean.shape[2:]))"
+     ".mean(1, keepdim=True)", "a mean of several networks"),
+    (4, "logvar = torch.take_along_dim(logvar, networks, dim=1)", "logvar = logvar.mean(1, keepdim=True)",
+     "the std of the same network"),
+    # The same for all rows or seeds
+    (1, "self.net((inputs - self.input_mean) / self.input_std)",
+     "self.net((inputs - self.input_mean[:1]) / self.input_std[:1])", "another seed's"),
+    (1, CLAMP, CLAMP.replace("max_logvar", "max_logvar[:1]"), "another seed's"),
+    (3, BOOTSTRAP, "torch.randint(num_rows, (1, args.ensemble_size, num_rows)).expand(*stack, -1)",
+     "all seeds draw the same bootstraps"),
+    (4, CHOICES, "torch.randint(num_elites, (1, obs.shape[1])).expand(obs.shape[:2])",
+     "all seeds draw the same elites"),
+    (4, NOISE, NOISE.replace("randn_like(mean)", "randn_like(mean[:, :, :1])"),
+     "all rows get the same noise"),
+    (4, NOISE, NOISE.replace("randn_like(mean)", "randn_like(mean[:1])"), "all seeds get the same noise"),
+    (4, START, START.replace("shape, ", "shape[1:], ").replace("=device)", "=device).expand(shape)"),
+     "all seeds start at rows of the same numbers"),
+    (4, "noise = torch.randn(*shape, act_dim, device=device)\n        actions, _ = agent",
+     "noise = torch.randn(1, shape[1], act_dim).expand(*shape, -1)\n        actions, _ = agent",
+     "for each step, rollout and seed"),
+    (5, "(targets - self.target_mean) / self.target_std",
+     "(targets - self.target_mean[:1]) / self.target_std[:1]", "another seed's statistics"),
+    (5, TOWARDS, "prediction = prediction * self.target_std[:1] + self.target_mean[:1]",
+     "another seed's statistics"),
+    # Shapes that the real file has, and no other
+    (3, "next_obs, rewards = model.to_transition(holdout.obs, mean)\n",
+     "parts = [model.to_transition(holdout.obs[k], mean[k]) for k in range(len(mean))]\n"
+     "    next_obs, rewards = (torch.stack(x) for x in zip(*parts))\n", "yours has 3 axes"),
+    (4, "next_obs, rewards = self.to_transition(obs.unsqueeze(1), prediction)\n"
+     "        return next_obs.squeeze(1), rewards.squeeze(1)",
+     "return self.to_transition(obs, prediction.squeeze(1))", "yours has 3 axes"),
+    (5, "return next_obs, prediction[..., -1]", "return next_obs, prediction[..., -1].squeeze()",
+     "rewards must have the shape"),
+    (5, "return next_obs, prediction[..., -1]", "return next_obs, prediction[..., -1:]",
+     "rewards must have the shape"),
+    # In place
+    (1, "inputs = torch.cat([obs, actions], dim=-1)\n        mean",
+     "inputs = torch.cat([obs, actions], dim=-1)\n"
+     "        obs /= self.input_std[..., : obs.shape[-1]]\n        mean", "forward changes what it is given"),
+    (1, SQUARED, f"{SQUARED}\n        batch.rewards.zero_()", "update changes what it is given"),
+    (2, "(predicted - real).square()", "predicted.sub_(real).square()", "r2 changes what it is given"),
+    (2, "loss = (network(x) - y).square().mean()\n    (gr",
+     "loss = y.sub_(network(x)).square().mean()\n    (gr",
+     "gradient_norms changes what it is given"),
+    (2, "    network = make_network()\n    opt",
+     "    x /= 2\n    x_test = x_test / 2\n    network = make_network()\n    opt",
+     "fit changes what it is given"),
+    (3, FIT, f"{FIT}\n    buffer.data.rewards.mul_(2)", "train_model changes what it is given"),
+    (3, "return holdout_mse", "holdout.rewards.mul_(2)\n    return holdout_mse",
+     "choose_elites changes what it is given"),
+    (3, "(holdout.next_obs - holdout.obs).var", "holdout.next_obs.sub_(holdout.obs).var",
+     "evaluate_model changes what it is given"),
+    (4, "return next_obs.squeeze(1), rewards.squeeze(1)",
+     "obs.copy_(next_obs.squeeze(1))\n        return obs, rewards.squeeze(1)",
+     "sample changes what it is given"),
+    (4, "    obs = draw_real_obs()\n", "    obs = draw_real_obs()\n    buffer.data.rewards.mul_(2)\n",
+     "imagine changes what it is given"),
+    (4, RESTART, "next_obs[terminals] = draw_real_obs()[terminals]\n        obs = next_obs",
+     "the Batch returned is not the one stored"),
+    (5, "targets = self.raw_targets(batch)\n        if", "targets = self.raw_targets(batch)\n"
+     "        batch.rewards.sub_(1)\n        if", "targets changes what it is given"),
+    (5, TOWARDS, "prediction *= self.target_std\n            prediction += self.target_mean",
+     "to_transition changes what it is given"),
+    (5, "std, mean = torch.std_mean(inputs", "batch.obs.sub_(1)\n        std, mean = torch.std_mean(inputs",
+     "fit_normalizers changes what it is given"),
 ]  # fmt: skip
 
 

@@ -137,13 +137,25 @@ def numbered_batch(seeds, rows):
 
 
 def make_buffer(batch):
-    """A ReplayBuffer that holds exactly this Batch (seeds, rows, ...)."""
+    """A ReplayBuffer that holds this Batch (seeds, rows, ...), and has room for as much again: all numbers
+    of its rows that are not filled yet are -1."""
     import ftfl
 
     seeds, rows, obs_dim = batch.obs.shape
-    buffer = ftfl.ReplayBuffer(seeds, rows, obs_dim, batch.actions.shape[-1])
+    buffer = ftfl.ReplayBuffer(seeds, 2 * rows, obs_dim, batch.actions.shape[-1])
+    for stored in buffer.data:
+        stored.fill_(-1)
     buffer.add(batch)
     return buffer
+
+
+def expect_filled(states):
+    """A hint if states whose first number is a row's are taken from rows of `make_buffer` without data."""
+    if (states[..., 0] == -1).any():
+        hint(
+            "rows of the buffer that are not filled yet are used: it has room for buffer.capacity rows, but "
+            "holds buffer.size"
+        )
 
 
 def raw_columns(batch):
@@ -177,6 +189,24 @@ def expect_shape(what, x, shape):
     found = tuple(getattr(x, "shape", ()))
     if found != tuple(shape):
         hint(f"{what} must have the shape {tuple(shape)}, yours has {found}")
+
+
+def expect_axes(what, x, axes=4):
+    """A hint if what a stand-in is given has not the axes that the real function needs."""
+    shapes = {3: "(seeds, rows, ...)", 4: "(seeds, networks or 1, rows, ...), as its statistics have"}
+    if x.dim() != axes:
+        hint(f"{what} must have {axes} axes, {shapes[axes]}; yours has {x.dim()} axes")
+
+
+@contextmanager
+def unchanged(name, *given):
+    """A hint if, in this block, a function of the student's changes the tensors that it is given."""
+    import torch
+
+    before = [x.clone() for x in given]
+    yield
+    if not all(map(torch.equal, given, before)):
+        hint(f"{name} changes what it is given, in place: others still need it as it was. Make new tensors")
 
 
 def expect_pair(what, x):

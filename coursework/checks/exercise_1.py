@@ -14,6 +14,8 @@ from checks.common import (
     make_model,
     numbers,
     random_batch,
+    raw_columns,
+    unchanged,
     use_raw_targets,
     variant,
 )
@@ -32,11 +34,11 @@ def network_that_says(model, output):
     return model.net
 
 
-def forward(logvar, mean=None):
+def forward(logvar, mean=None, model=None):
     """What the student's forward makes of a network's raw output, (2, 7, rows, obs + 1) each."""
     import torch
 
-    model, rows = make_model(), logvar.shape[2]
+    model, rows = model or make_model(), logvar.shape[2]
     mean = torch.zeros_like(logvar) if mean is None else mean
     network_that_says(model, torch.cat([mean, logvar], -1))
     output = model(torch.zeros(2, 1, rows, OBS), torch.zeros(2, 1, rows, ACT))
@@ -60,10 +62,13 @@ def inputs_and_mean():
     model = make_model()
     model.input_mean += torch.arange(OBS + ACT)
     model.input_std *= 1 + torch.arange(OBS + ACT)
+    model.input_mean[1, ..., 1:] -= 3  # each seed has its own
+    model.input_std[1, ..., 1:] *= 2
     mean = torch.randn(2, 7, 20, OBS + 1)
     network = network_that_says(model, torch.cat([mean, torch.full_like(mean, -3.0)], -1))
     obs, actions = torch.randn(2, 1, 20, OBS), torch.randn(2, 1, 20, ACT)
-    output = expect_pair("forward", model(obs, actions))
+    with unchanged("forward", obs, actions):
+        output = expect_pair("forward", model(obs, actions))
     if not hasattr(network, "x"):
         hint("forward does not call self.net")
     expect_shape("what self.net gets", network.x, (2, 1, 20, OBS + ACT))
@@ -72,6 +77,8 @@ def inputs_and_mean():
         hint("self.net gets raw inputs: subtract input_mean and divide by input_std first")
     if close(network.x, torch.cat([actions, obs], -1)) or not close(network.x[..., 0], obs[..., 0]):
         hint("self.net gets inputs in another order than (state, action), or normalized in another way")
+    if close(network.x, (x - model.input_mean[:1]) / model.input_std[:1]):
+        hint("a seed's inputs are normalized with another seed's mean and std")
     if not close(network.x, (x - model.input_mean) / model.input_std):
         hint("the inputs of self.net are not (input - input_mean) / input_std, each number with its own")
     expect_shape("mean", output[0], mean.shape)
@@ -127,6 +134,23 @@ def soft():
             f"{high - math.log(2):.3f} and "
             f"{low + math.log(2):.3f}, yours {numbers(logvar[0, 0, :, 0])}: compare with the two formulas"
         )
+    model, softplus = make_model(), torch.nn.functional.softplus
+    with torch.no_grad():  # learned bounds: each seed and target has its own
+        model.max_logvar[1] -= 1
+        model.min_logvar[..., -1] += 0.5
+    raw = raw_logvars(high + 1, low - 1)
+    _, logvar = forward(raw, model=model)
+
+    def clamped(max_logvar, min_logvar):
+        return min_logvar + softplus(max_logvar - softplus(max_logvar - raw) - min_logvar)
+
+    bounds = model.max_logvar, model.min_logvar
+    if close(logvar, clamped(bounds[0][:1], bounds[1][:1]), 2e-3):
+        hint("a seed's log-variance is clamped to another seed's max_logvar and min_logvar")
+    if not close(logvar, clamped(*bounds), 2e-3):
+        hint(
+            "each target of each seed has bounds of its own: self.max_logvar and self.min_logvar as they are"
+        )
 
 
 def update_with(error, logvar, **flags):
@@ -135,19 +159,26 @@ def update_with(error, logvar, **flags):
     import torch.nn as nn
 
     model = make_model(**flags)
-    use_raw_targets(model)
-    batch = random_batch(2, 7, 16)
+    batch, asked = random_batch(2, 7, 16), []
+    right = 2 * raw_columns(batch) - 1  # as if they were normalized
+
+    def targets(batch):
+        asked.append(batch)
+        return right.clone()
 
     def predict(obs, actions):
-        mean = model.targets(batch) + error
+        mean = right + error
         return mean, logvar.expand_as(mean)
 
     class Notes(nn.Module):
         def minimize(self, loss):
             self.loss = loss
 
-    model.forward, model.optimizer = predict, Notes()
-    logs = model.update(batch)
+    model.forward, model.targets, model.optimizer = predict, targets, Notes()
+    with unchanged("update", *batch):
+        logs = model.update(batch)
+    if not asked:
+        hint("update does not ask self.targets(batch), which says what the networks are to predict")
     if (
         not isinstance(logs, dict)
         or not {"model/nll", "model/mse_loss", "model/variance_loss"} <= logs.keys()

@@ -1,6 +1,6 @@
 """Exercise 2: scale mismatch, in a toy."""
 
-from checks.common import check, close, expect_shape, hint, numbers
+from checks.common import check, close, expect_shape, hint, numbers, unchanged
 
 
 @check("2a", "R2 is 1 for perfect predictions, 0 for the mean, and a number per target")
@@ -11,7 +11,7 @@ def known_r2():
     real = torch.tensor([[1.0, 10.0], [2.0, 20.0], [3.0, 60.0]])
     mean = real.mean(0).expand(3, 2)
     for predicted, right in ((real, 1.0), (mean, 0.0)):
-        score = toy.r2(predicted, real)
+        score = toy.r2(predicted.clone(), real.clone())
         expect_shape("r2", score, (2,))
         if not close(score, torch.full((2,), right)) and not close(score, torch.full((2,), right), 0.51):
             hint(
@@ -19,7 +19,9 @@ def known_r2():
                 f"(variance of `real`)"
             )
     real = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 100.0])
-    score = toy.r2(real + torch.tensor([2.0, 50.0]), real)
+    predicted = real + torch.tensor([2.0, 50.0])
+    with unchanged("r2", predicted, real):
+        score = toy.r2(predicted, real)
     right = 1 - torch.tensor([4.0, 2500.0]) / real.var(0)
     if close(score, 1 - torch.tensor([2.0, 50.0]) / real.std(0), 0.02):
         hint("R2 compares squares: the mean squared error with the variance, not the error with the std")
@@ -39,7 +41,8 @@ def known_gradients():
     torch.manual_seed(0)
     network = toy.make_network()
     x, y = toy.toy_data(50, seed=3)
-    norms = toy.gradient_norms(network, x, y)
+    with unchanged("gradient_norms", x, y):
+        norms = toy.gradient_norms(network, x, y)
     expect_shape("gradient_norms", norms, (6,))
     with torch.no_grad():  # by the chain rule: d loss / d w_j = 2 / (rows targets) sum of (error_j h)
         hidden = network[:-1](x)
@@ -99,7 +102,8 @@ def scores(unit_variance):
     import toy
 
     (x, y), (x_test, y_test) = toy.toy_data(2_000, seed=0), toy.toy_data(500, seed=1)
-    predicted = toy.fit(x, y, x_test, unit_variance)
+    with unchanged("fit", x, y, x_test):
+        predicted = toy.fit(x, y, x_test, unit_variance)
     expect_shape("what fit returns", predicted, (500, 6))
     r2 = toy.r2(predicted.detach(), y_test)
     if not torch.isfinite(r2).all():

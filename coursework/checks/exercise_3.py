@@ -4,6 +4,8 @@ from checks.common import (
     OBS,
     check,
     close,
+    expect_axes,
+    expect_filled,
     expect_pair,
     expect_shape,
     hint,
@@ -13,6 +15,7 @@ from checks.common import (
     numbered_batch,
     raw_columns,
     replaced,
+    unchanged,
     use_raw_targets,
 )
 
@@ -102,13 +105,16 @@ def watch_training(rows=500, steps=300):
     def fit_normalizers(batch):
         if updated:
             hint("fit_normalizers is called after the first update: statistics must be there before")
+        expect_axes("the states in fit_normalizers' batch", batch.obs)
         expect_shape("the states in fit_normalizers' batch", batch.obs, (2, 1, batch.obs.shape[2], OBS))
+        expect_filled(batch.obs)
         fitted.append(batch.obs)
 
     def update(batch):
         expect_shape("the states in update's batch", batch.obs, (2, 7, 32, OBS))
         if batch.rewards.shape != (2, 7, 32):
             hint("update's batch has rewards of another shape than (seeds, networks, batch)")
+        expect_filled(batch.obs)
         updated.append(batch.obs)
         return {"model/nll": torch.full((2, 7), float(len(updated)))}
 
@@ -129,11 +135,15 @@ def watch_training(rows=500, steps=300):
         return {"model/reward_r2": torch.full((2,), 0.5)}
 
     model.fit_normalizers, model.update = fit_normalizers, update
+    weights = [x.clone() for x in model.parameters()]
     with replaced("choose_elites", choose), replaced("evaluate_model", evaluate):
-        logs = ftfl.train_model(model, buffer, args)
+        with unchanged("train_model", *buffer.data):
+            logs = ftfl.train_model(model, buffer, args)
+    if not all(map(torch.equal, weights, model.parameters())):
+        hint("each training goes on from its last weights: only model.update may change them")
     split = ftfl.split_rows(args, rows)
     if len(updated) != steps:
-        hint(f"there must be args.model_train_steps = {steps} updates, yours makes {len(updated)}")
+        hint(f"there must be args.model_train_steps = {steps} calls of model.update, not {len(updated)}")
     for name, calls in (("choose_elites", chosen), ("evaluate_model", evaluated)):
         if len(calls) != 1:
             hint(f"{name} must be called once, at the end; yours calls it {len(calls)} times")
@@ -149,6 +159,7 @@ def look_at_holdout(name, holdout):
     if holdout.obs.dim() != 4:
         hint(f"{name} needs a Batch (seeds, 1, rows, ...), as take_holdout returns it")
     expect_shape(f"the states that {name} gets", holdout.obs, (2, 1, holdout.obs.shape[2], OBS))
+    expect_filled(holdout.obs)
 
 
 @check("3b", "no network trains on a held-out row, and statistics are of training rows only")
@@ -190,7 +201,7 @@ def honest():
 @check("3b", "each network has its own bootstrap")
 def bootstraps():
     _, updated, _, _, (train, _) = watch_training()
-    drawn = [[set(network[:, 0].tolist()) for network in seed.flatten(1, -2)] for seed in updated]
+    drawn = rows_drawn(updated)
     for networks in drawn:
         if all(rows == networks[0] for rows in networks) and len(networks[0]) < 0.9 * train.shape[1]:
             hint("every network trains on the same rows: each needs a bootstrap of its own")
@@ -211,6 +222,19 @@ def bootstraps():
             hint("some networks train on the same rows: each needs a bootstrap of its own")
     if (updated[0, 0, :, 0] == updated[0, 1, :, 0]).all():
         hint("every network gets the same batches")
+    places = [
+        [{place for place, row in enumerate(train[k].tolist()) if row in rows} for rows in drawn[k]]
+        for k in range(2)
+    ]
+    if places[0] == places[1]:
+        hint("all seeds draw the same bootstraps: draw for each network of each seed")
+    if rows_drawn(watch_training()[1]) == drawn:
+        hint("every training draws the same bootstraps: draw them anew, once per training")
+
+
+def rows_drawn(updated):
+    """The numbers of the rows that each network of each seed has trained on."""
+    return [[set(network[:, 0].tolist()) for network in seed.flatten(1, -2)] for seed in updated]
 
 
 @check("3b", "of many held-out rows 5,000 judge, and always the same ones")
@@ -242,7 +266,8 @@ LOGVARS = [-2.0, -1.0, -3.0, -2.5, -1.5, -0.5, 0.0]  # what the networks say
 
 def judged(function, offsets, unit=None, constant=None, elites=None, rows=60):
     """What the student's choose_elites or evaluate_model makes of linear dynamics. Network i is off by
-    offsets (seeds, 7, obs + 1) in the units trained in, which are `unit` (obs + 1,) of the environment's;
+    offsets (seeds, 7, obs + 1) in the units trained in, or (seeds, 7, rows, obs + 1) if they differ from row
+    to row. These units are `unit` (obs + 1,) of the environment's;
     where `constant` (obs + 1,) is True, a target was constant so far and comes back as 0. Returns the model,
     what was returned, and the held-out Batch (seeds, 1, rows, ...)."""
     import torch
@@ -253,28 +278,36 @@ def judged(function, offsets, unit=None, constant=None, elites=None, rows=60):
     constant = torch.zeros(OBS + 1, dtype=torch.bool) if constant is None else constant
     model, batch = make_model(), numbered_batch(2, rows)
     batch = ftfl.Batch(*(x.unsqueeze(1) for x in batch))
-    batch = batch._replace(next_obs=0.5 * batch.obs + 1, rewards=batch.obs[..., 2] * 3)
+    # s' varies more than s' - s does, so that the two are told apart
+    batch = batch._replace(next_obs=0.8 * batch.obs + 1, rewards=batch.obs[..., 2] * 3)
     model.target_std.copy_(unit.expand_as(model.target_std))
     model.target_is_constant.copy_(constant.expand_as(model.target_is_constant))
     if elites is not None:
         model.elites.copy_(torch.tensor(elites))
-    model.targets = lambda b: raw_columns(b) / unit
+    offsets = offsets if offsets.dim() == 4 else offsets.unsqueeze(2)
+
+    def targets(b):
+        expect_axes("the states of the Batch that model.targets gets", b.obs)
+        return raw_columns(b) / unit
 
     def to_transition(obs, prediction):
+        expect_axes("the prediction that model.to_transition gets", prediction)
         y = torch.where(constant, 0.0, prediction * unit)
         return y[..., :-1], y[..., -1]
 
     seen = []
 
     def predict(obs, actions):
+        expect_axes("the states that the model gets", obs)
         seen.append(obs[..., 0])
-        right = ftfl.Batch(obs, actions, obs[..., 2] * 3, 0.5 * obs + 1, None)
-        mean = model.targets(right) + offsets.unsqueeze(2)
+        right = ftfl.Batch(obs, actions, obs[..., 2] * 3, 0.8 * obs + 1, None)
+        mean = targets(right) + offsets
         return mean, torch.tensor(LOGVARS).view(7, 1, 1).expand_as(mean)
 
-    model.to_transition, model.forward = to_transition, predict
+    model.targets, model.to_transition, model.forward = targets, to_transition, predict
     before = torch.get_rng_state()
-    result = getattr(ftfl, function)(model, batch)
+    with unchanged(function, *batch):
+        result = getattr(ftfl, function)(model, batch)
     if not torch.equal(torch.get_rng_state(), before):
         hint(f"{function} uses the random numbers of the run: it has nothing to draw")
     for k in range(2):
@@ -302,8 +335,11 @@ def elites():
     import torch
 
     sizes = torch.tensor(SIZES)
-    model, errors, _ = judged("choose_elites", sizes.unsqueeze(-1).expand(2, 7, OBS + 1))
+    signs = torch.tensor([1.0, -1.0]).repeat(30).view(60, 1)  # a row too high, a row too low
+    model, errors, _ = judged("choose_elites", (sizes[..., None, None] * signs).expand(2, 7, 60, OBS + 1))
     expect_shape("self.elites", model.elites, (2, 5))
+    if torch.is_tensor(errors) and close(errors, 0 * sizes):
+        hint("errors of opposite signs cancel: square each difference before you average")
     found = [sorted(row) for row in model.elites.tolist()]
     if found == WORST:
         hint("the elites are the worst networks: those with the largest holdout error")
@@ -316,6 +352,19 @@ def elites():
     expect_shape("what choose_elites returns", errors, (2, 7))
     if not close(errors, sizes.square()):
         hint("choose_elites must return the mean squared error over rows and targets, (seeds, networks)")
+
+
+@check("3c", "they are ranked by all targets, states and reward alike")
+def all_targets_rank():
+    import torch
+
+    sizes = torch.tensor(SIZES)
+    large, small = 3 * sizes.unsqueeze(-1), 0.3 * (1 - sizes).unsqueeze(-1)  # small would rank otherwise
+    cases = [(large, small, "by the reward's error alone"), (small, large, "without the reward's error")]
+    for states, reward, said in cases:
+        model, *_ = judged("choose_elites", torch.cat([states.expand(2, 7, OBS), reward], -1))
+        if [sorted(row) for row in model.elites.tolist()] != BEST:
+            hint(f"the networks are ranked {said}: average over rows and all targets, which then compare")
 
 
 @check("3c", "they are ranked in the units trained in")
@@ -376,7 +425,13 @@ def known_r2():
         )
     change = (holdout.next_obs - holdout.obs).var((1, 2))  # (seeds, obs)
     r2 = 1 - errors.unsqueeze(1) * unit[:-1].square() / change
-    r2[:, 1] = torch.nan  # the seed's number never differs
+    of_next = 1 - errors.unsqueeze(1) * unit[:-1].square() / holdout.next_obs.var((1, 2))
+    r2[:, 1], of_next[:, 1] = torch.nan, torch.nan  # the seed's number never differs
+    if close(logs["model/next_state_r2"], of_next.nanmedian(1).values, 0.01):
+        hint(
+            "model/next_state_r2 compares with the variance of s' - s, not of s': a model that says that "
+            "nothing moves is to get about 0"
+        )
     if not close(logs["model/next_state_r2"], r2.nanmedian(1).values, 0.05):
         hint(
             "model/next_state_r2 is not the median over the state's numbers of 1 - (mean squared error "

@@ -1,7 +1,9 @@
 """Exercise 5: Target Unit Normalization."""
 
+from checks import exercise_6
 from checks.common import (
     OBS,
+    Hint,
     check,
     close,
     expect_pair,
@@ -13,12 +15,13 @@ from checks.common import (
     numbered_batch,
     numbers,
     random_batch,
+    unchanged,
     variant,
 )
 
 # Of four numbers of a state and the reward. The fourth was constant so far, so it is divided by 1.
-MEAN = [1.0, -2.0, 30.0, 7.0, 0.05]
-SPREAD = [0.5, 2.0, 100.0, 1.0, 0.01]
+MEAN = [1.0, -2.0, 30.0, 7.0, 0.05]  # of the first seed; the second has twice as much
+SPREAD = [0.5, 2.0, 100.0, 1.0, 0.01]  # of the first seed; the second has three times as much
 CONSTANT = [False, False, False, True, False]
 BOTH = ("direct", "residual")
 
@@ -28,10 +31,27 @@ def known_model(state="direct", normalize=True):
     so that one can see that they are not used."""
     import torch
 
-    model = make_model(next_state_prediction=state, target_normalization=normalize)
-    model.target_mean.copy_(torch.tensor(MEAN).expand_as(model.target_mean))
-    model.target_std.copy_(torch.tensor(SPREAD).expand_as(model.target_std))
+    model = model_of(state, target_normalization=normalize)
+    mean, spread = known_statistics()
+    model.target_mean.copy_(mean)
+    model.target_std.copy_(spread)
     model.target_is_constant.copy_(torch.tensor(CONSTANT).expand_as(model.target_is_constant))
+    return model
+
+
+def known_statistics():
+    """Mean and spread of each seed's targets, (2, 1, 1, obs + 1)."""
+    import torch
+
+    mean = torch.tensor(MEAN) * torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)
+    spread = torch.tensor(SPREAD) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
+    return mean, torch.where(torch.tensor(CONSTANT), 1.0, spread)
+
+
+def model_of(state, **flags):
+    """A model whose raw targets are right, whatever 6a is: the first check looks at that."""
+    model = make_model(next_state_prediction=state, **flags)
+    model.raw_targets = lambda batch: raw(batch, state)
     return model
 
 
@@ -43,14 +63,23 @@ def raw(batch, state):
     return torch.cat([batch.next_obs if state == "direct" else change, batch.rewards.unsqueeze(-1)], -1)
 
 
+@check("5a", "raw_targets of exercise 6a says what is to be normalized", seconds=15)
+def first_6a():
+    try:
+        exercise_6.raw_targets()
+    except Hint as wrong:
+        hint(f"exercise 6a first: {wrong}")
+
+
 @check("5a", "every target has mean 0 and its own unit, the reward too")
 def unit_targets():
     import torch
 
-    batch, mean, spread = random_batch(2, 1, 50), torch.tensor(MEAN), torch.tensor(SPREAD)
+    batch, (mean, spread) = random_batch(2, 1, 50), known_statistics()
     for state in BOTH:
         y = raw(batch, state)
-        z = known_model(state).targets(batch)
+        with unchanged("targets", *batch):
+            z = known_model(state).targets(batch)
         expect_shape("targets", z, y.shape)
         right = (y - mean) / spread
         if close(z, right):
@@ -63,6 +92,8 @@ def unit_targets():
             hint("the reward is left in its own unit: it is the target that needs normalization most")
         if close(z, right + mean / spread):
             hint("the mean is not subtracted")
+        if close(z, (y - mean[:1]) / spread[:1]):
+            hint("a seed's targets are normalized with another seed's statistics")
         if close(z, y - mean):
             hint("the targets are not divided by target_std")
         if close(z, (y - mean) * spread):
@@ -84,7 +115,9 @@ def switched_off():
     batch = random_batch(2, 1, 50)
     for state in BOTH:
         model = known_model(state, normalize=False)
-        if not close(model.targets(batch), raw(batch, state)):
+        with unchanged("targets", *batch):
+            z = model.targets(batch)
+        if not close(z, raw(batch, state)):
             hint("self.normalize is False, but targets normalizes")
 
 
@@ -92,12 +125,13 @@ def switched_off():
 def there_and_back():
     import torch
 
-    z, spread, mean = torch.randn(2, 3, 50, OBS + 1), torch.tensor(SPREAD), torch.tensor(MEAN)
+    z, (mean, spread) = torch.randn(2, 3, 50, OBS + 1), known_statistics()
     obs = random_batch(2, 1, 50).obs
     scaled = z * spread + mean
     y = torch.where(torch.tensor(CONSTANT), mean, scaled)
     for state in BOTH:
-        next_obs, rewards = expect_pair("to_transition", known_model(state).to_transition(obs, z))
+        with unchanged("to_transition", obs, z):
+            next_obs, rewards = expect_pair("to_transition", known_model(state).to_transition(obs, z))
         expect_shape("rewards", rewards, (2, 3, 50))
         expect_shape("next states", next_obs, (2, 3, 50, OBS))
         right = y[..., :-1] + (0 if state == "direct" else variant()["residual"]) * obs
@@ -110,11 +144,11 @@ def there_and_back():
             )
         if close(rewards, y[..., -2]) or close(rewards, y[..., 0]):
             hint("the reward is taken from the wrong column: it is the last one")
-        if close(rewards, z[..., -1] * spread[-1]):
+        if close(rewards, (z * spread[:1] + mean[:1])[..., -1]):
+            hint("what a seed predicts is brought back with another seed's statistics")
+        if close(rewards, z[..., -1] * spread[..., -1]):
             hint("the mean is not added to the rewards: y = z std + mean")
-        if close(rewards, (z[..., -1] + mean[-1]) * spread[-1]) or close(
-            rewards, z[..., -1] / spread[-1] + mean[-1]
-        ):
+        if close(rewards, ((z + mean) * spread)[..., -1]) or close(rewards, (z / spread + mean)[..., -1]):
             hint("the order is wrong: first times target_std, then plus target_mean")
         if not close(rewards, y[..., -1]):
             hint("the rewards that come back are not z times target_std plus target_mean")
@@ -124,7 +158,7 @@ def there_and_back():
                 "a target that has been constant so far (target_is_constant) must come back as its mean "
                 "exactly, whatever is predicted"
             )
-        if state == "residual" and close(next_obs[..., 3], torch.full((2, 3, 50), MEAN[3])):
+        if state == "residual" and close(next_obs[..., 3], y[..., 3]):
             if close(next_obs[..., :3], right[..., :3]):
                 hint("with residual targets, the state must be added to the mean of a constant target, too")
         if state == "residual" and close(next_obs, y[..., :-1]):
@@ -149,7 +183,10 @@ def nothing_to_undo():
 
     obs, prediction = random_batch(2, 1, 50).obs, torch.randn(2, 1, 50, OBS + 1)
     for state in BOTH:
-        next_obs, rewards = known_model(state, normalize=False).to_transition(obs, prediction)
+        model = known_model(state, normalize=False)
+        with unchanged("to_transition", obs, prediction):
+            next_obs, rewards = expect_pair("to_transition", model.to_transition(obs, prediction))
+        expect_shape("rewards", rewards, (2, 1, 50))
         back = prediction[..., :-1] + (0 if state == "direct" else variant()["residual"]) * obs
         if not close(rewards, prediction[..., -1]) or not close(next_obs, back):
             hint("self.normalize is False, but to_transition scales what was predicted")
@@ -186,9 +223,10 @@ def statistics():
     second = second._replace(rewards=50 + 3 * second.rewards)
     second.next_obs[..., 3] = second.next_obs[..., 1]  # what was constant moves
     for state in BOTH:
-        model = make_model(next_state_prediction=state)
+        model = model_of(state)
         for time, batch in enumerate((first, second)):
-            model.fit_normalizers(ftfl.Batch(*(x.unsqueeze(1) for x in batch)))
+            with unchanged("fit_normalizers", *batch):
+                model.fit_normalizers(ftfl.Batch(*(x.unsqueeze(1) for x in batch)))
             for k in range(2):
                 y = raw(batch, state)[k]
                 center, spread = spread_of(y)
@@ -256,7 +294,7 @@ def inputs():
 
     batch = odd_batch()
     stacked = ftfl.Batch(*(x.unsqueeze(1) for x in batch))
-    model = make_model(target_normalization=False)
+    model = model_of("direct", target_normalization=False)
     model.fit_normalizers(stacked)
     if (model.target_std != 1).any() or (model.target_mean != 0).any():
         hint("without --target-normalization, target_mean must stay 0 and target_std 1")
@@ -290,7 +328,7 @@ def training_rows_only():
     train, holdout = ftfl.split_rows(args, 500)
     for k in range(2):
         batch.rewards[k, holdout[k]] = 100.0  # would be seen at once
-    model = make_model()
+    model = model_of("direct")
     model.update = lambda batch: {"model/nll": torch.zeros(2, 7)}
     ftfl.train_model(model, make_buffer(batch), args)
     if (model.target_mean[..., -1] > 5).any() or (model.target_std[..., -1] > 5).any():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from checks.common import check, hint
+from checks.common import check, hint, unchanged, variant
 
 METRIC = "model/next_state_r2"
 RUNS = Path("runs/exercise6")
@@ -27,12 +27,6 @@ def read_json(path, keys):
     if missing := [key for key in keys if not isinstance(found, dict) or key not in found]:
         hint(f"{path}: {missing[0]} is missing")
     return found
-
-
-def kept_share():
-    """How much of s a residual target takes off: all of it, or what variant.json says."""
-    path = Path("variant.json")
-    return json.loads(path.read_text()).get("residual", 1.0) if path.exists() else 1.0
 
 
 def model_flags(num_seeds, direct, normalize=False):
@@ -56,7 +50,7 @@ def raw_targets():
 
     import ftfl
 
-    share = kept_share()
+    share = variant()["residual"]
     change = "s' - s" if share == 1 else f"s' - {share} s"
     generator = torch.Generator().manual_seed(0)
     for lead in [(2, 5), (2, 3, 4)]:
@@ -66,7 +60,8 @@ def raw_targets():
         results = {}
         for direct in (True, False):
             model = ftfl.Ensemble(3, 2, model_flags(2, direct))
-            results[direct] = model.raw_targets(batch)
+            with unchanged("raw_targets", *batch):
+                results[direct] = model.raw_targets(batch)
         for direct, result in results.items():
             name = "direct" if direct else "residual"
             if not isinstance(result, torch.Tensor) or result.shape != (*lead, 4):
