@@ -1,9 +1,12 @@
-"""Make a student's folder of the homework from the real files: python coursework/blank.py OUT [--student
-NAME]
+"""Make folders of the homework from the real files.
+
+    python coursework/blank.py OUT                        # a student's folder
+    python coursework/blank.py OUT --student "Ada Lovelace"
+    python coursework/blank.py OUT --names names.txt      # OUT/NAME for each line of names.txt
 
 The bodies of the functions in EXERCISES are replaced by `raise NotImplementedError("exercise 1a")`; their
-docstrings stay, and so does all else. With --student, the exercises are a variant that follows from the
-name.
+docstrings stay, and so does all else. With --student or --names, the exercises are a variant that follows
+from the name.
 """
 
 import argparse
@@ -35,7 +38,7 @@ EXERCISES = {
     "5c": "ftfl.py:Ensemble.fit_normalizers",
     "6a": "ftfl.py:Ensemble.raw_targets",
 }
-COPIES = (HERE / "check.py", ROOT / "plots.py", ROOT / "requirements.txt")
+COPIES = (HERE / "check.py", HERE / "ANSWERS.md", ROOT / "plots.py", ROOT / "requirements.txt")
 FOLLOW = "<!-- exercises 6 to 8 follow -->\n"
 STUDY = [  # model_study.py in a folder without mbpo.py, whose model is ftfl.py's without its switches
     ("sys.path.insert(0, str(Path(__file__).parent.parent))\n", ""),
@@ -109,19 +112,36 @@ def make(out, student=None, solved=False):
     return out
 
 
+def read_names(path):
+    """The names in a file, one per line. Each becomes a folder."""
+    names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines()]
+    names = [name for name in names if name]
+    for name in names:
+        if Path(name).name != name or names.count(name) > 1:
+            raise ValueError(f"{path}: the name {name} can't be a folder, or is there twice")
+    return names
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", help="a folder that is not there yet, or empty")
-    parser.add_argument(
+    whose = parser.add_mutually_exclusive_group()
+    whose.add_argument(
         "--student", metavar="NAME", help="whose variant; without it all students get the same exercises"
     )
+    whose.add_argument("--names", metavar="FILE", help="a name per line: a folder with a variant for each")
     args = parser.parse_args()
     try:
-        make(args.out, args.student)
-    except OSError as error:
+        if args.names:
+            folders = {Path(args.out) / name: name for name in read_names(args.names)}
+        else:
+            folders = {Path(args.out): args.student}
+        for folder, student in folders.items():
+            make(folder, student)
+            print(f"{folder}: {len(EXERCISES)} functions to write. HANDOUT.md says how to begin")
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    print(f"{args.out}: {len(EXERCISES)} functions to write. HANDOUT.md says how to begin")
 
 
 if __name__ == "__main__":

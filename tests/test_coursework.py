@@ -3,8 +3,10 @@ right, every check passes; typical wrong answers get a hint that names the mista
 
 import ast
 import dataclasses
+import functools
 import importlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +24,8 @@ import check as check_script  # noqa: E402
 import make_data  # noqa: E402
 import variants  # noqa: E402
 from checks import common  # noqa: E402
+
+import ftfl  # noqa: E402
 
 REAL = {"ftfl": (ROOT / "ftfl.py").read_text(), "toy": (COURSEWORK / "toy.py").read_text()}
 MINE = (1, 2, 3, 4, 5)  # the exercises of this file
@@ -174,6 +178,18 @@ def test_mistakes_in_the_command_have_exit_code_2(tmp_path):
     ]:
         run = check_py(out, *args)
         assert run.returncode == 2 and said in run.stderr and not run.stdout
+    names = tmp_path / "names.txt"
+    for text, said in (("Ada\nAda\n", "is there twice"), ("../Ada\n", "can't be a folder")):
+        names.write_text(text)
+        command = [
+            sys.executable,
+            str(COURSEWORK / "blank.py"),
+            str(tmp_path / "class"),
+            "--names",
+            str(names),
+        ]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 2 and said in run.stderr and not (tmp_path / "class").exists()
     (out / "ftfl.py").write_text("half solved")
     for target in (out, out / "check.py"):
         command = [sys.executable, str(COURSEWORK / "blank.py"), str(target)]
@@ -470,6 +486,18 @@ def test_a_typical_wrong_answer_gets_a_hint_that_names_it(n, right, wrong, phras
     assert phrase in hint and not any(before), results
 
 
+def test_what_no_check_of_a_single_function_sees_shows_in_a_short_run(monkeypatch, tmp_path):
+    checks, out = importlib.import_module("checks.exercise_5"), blank.make(tmp_path / "out", solved=True)
+    monkeypatch.setattr(common, "FOLDER", out)
+    load("ftfl", REAL["ftfl"], monkeypatch, out)
+    assert common.run_check(checks.whole_run) == ""
+    right = "return next_obs, prediction[..., -1]"
+    wrong = REAL["ftfl"].replace(right, f"return (x.double() for x in ({right[7:]}))")
+    load("ftfl", wrong, monkeypatch, out)
+    wrong = common.run_check(checks.whole_run)
+    assert "with --num-seeds 1, your code raised RuntimeError" in wrong and "dtype" in wrong
+
+
 # ---------------------------------------- Right answers, written in another way
 OTHERWISE = {
     "Ensemble.forward": '''
@@ -713,7 +741,7 @@ STUDENTS = ("Ada Lovelace", "Sofia Kovalevskaya", "Emmy Noether")
 def test_a_variant_is_solved_by_its_own_solution_and_not_by_the_plain_one(student, tmp_path, monkeypatch):
     out = blank.make(tmp_path / "out", student=student)
     blanked = (out / "ftfl.py").read_text()
-    assert blanked.count("Your variant: ") == 3, "what differs is in the docstrings of the blanked functions"
+    assert blanked.count("Your variant: ") == 5, "what differs is in the docstrings of the blanked functions"
     variant = json.loads((out / "variant.json").read_text())
     assert variant == variants.variant_of(f"  {student.upper()} ")
     first, second = variant.pop("bugs")
@@ -725,7 +753,11 @@ def test_a_variant_is_solved_by_its_own_solution_and_not_by_the_plain_one(studen
     for n in (1, 3, 4, 5):
         assert not any((results := run_exercise(n)).values()), results
     load("ftfl", REAL["ftfl"], monkeypatch, out)
-    assert f"the bounds must be {variant['min_logvar']}" in list(run_exercise(1).values())[-1]
+    wrong = list(run_exercise(1, until_wrong=False).values())
+    assert f"the bounds must be {variant['min_logvar']}" in wrong[1]
+    assert any(f"is not {variant['bounds_weight']} times the sum" in hint for hint in wrong), wrong
+    wrong = list(run_exercise(4, until_wrong=False).values())
+    assert any(f"{variant['noise']} times the std" in hint for hint in wrong), wrong
     wrong = list(run_exercise(5, until_wrong=False).values())
     assert any("your variant" in hint for hint in wrong), wrong
     # Only the one body is the plain one: the hint says what the variant asks
@@ -743,11 +775,25 @@ def test_a_variant_is_solved_by_its_own_solution_and_not_by_the_plain_one(studen
     assert "your variant asks for" in wrong or "middle of smallest and largest" in wrong, wrong
 
 
+def test_a_list_of_names_makes_a_folder_each(tmp_path):
+    (tmp_path / "names.txt").write_bytes("\ufeffAda Lovelace\r\n\n  Emmy Nöther".encode())  # no last newline
+    command = [sys.executable, str(COURSEWORK / "blank.py"), "folders", "--names", "names.txt"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert sorted(path.name for path in (tmp_path / "folders").iterdir()) == ["Ada Lovelace", "Emmy Nöther"]
+    for folder in (tmp_path / "folders").iterdir():
+        assert json.loads((folder / "variant.json").read_text()) == variants.variant_of(folder.name)
+
+
 def test_variants_differ_between_students():
     names = [f"student {i}" for i in range(100)]
     found = [variants.variant_of(name) for name in names]
     letters = ["".join(variant.pop("bugs")) for variant in found]
-    assert len({json.dumps(variant) for variant in found}) == 18, "2 normalizations, 3 residuals, 3 bounds"
+    written = [
+        [variant[key] for key in ("normalization", "residual", "bounds_weight", "noise")] for variant in found
+    ]
+    assert len({json.dumps(variant) for variant in written}) > 75, (
+        "of 256 that differ in what a student writes"
+    )
     assert len(set(letters)) > 50 and set("".join(letters)) == set(variants.LETTERS), "91 pairs of 14"
     assert variants.LETTERS == "".join(json.loads((COURSEWORK / "data/bugs/key.json").read_text())["letters"])
     assert {variants.variant_of(name)["normalization"] for name in STUDENTS} == set(variants.NORMALIZATIONS)
@@ -795,6 +841,28 @@ def test_experiments_need_no_later_exercise(monkeypatch):
     assert torch.equal(targets, torch.cat([2 * obs, obs[:, :1]], 1)), "the next state and the reward"
     with pytest.raises(NotImplementedError, match="exercise 6a"):
         ftfl.Ensemble(3, 1, args).raw_targets(buffer.data)
+
+
+def test_the_handouts_commands_have_flags_that_are_there_and_name_the_cpu(tmp_path):
+    import model_study
+    import tyro
+
+    text = (blank.make(tmp_path / "out") / "HANDOUT.md").read_text()
+    commands = re.findall(r"python ((?:ftfl|model_study)\.py .*)", text)
+    assert len(commands) == 4
+    for command in commands:
+        script, *words = command.split()
+        parse = ftfl.parse_args if script == "ftfl.py" else functools.partial(tyro.cli, model_study.Args)
+        assert parse(words).device == "cpu", command
+
+
+def test_there_is_a_place_for_each_answer_in_words():
+    handout = "".join((COURSEWORK / name).read_text() for name in ("HANDOUT.md", "HANDOUT_6_8.md"))
+    exercises = [part for part in handout.split("## Exercise ")[1:] if "**Question" in part]
+    places = (COURSEWORK / "ANSWERS.md").read_text().split("## Exercise ")[1:]
+    assert [part[0] for part in exercises] == [part[0] for part in places] == list("12345678")
+    rubric = (COURSEWORK / "instructor/RUBRIC.md").read_text()
+    assert all("\n- 2: " in part for part in rubric.split("## Exercise ")[1:]), "two points each"
 
 
 def test_the_handout_names_what_is_there(tmp_path):

@@ -20,7 +20,8 @@ from pathlib import Path
 from unittest import mock
 
 FOLDER = Path(__file__).parent.parent  # the student's
-PLAIN = {"normalization": "std", "residual": 1.0, "max_logvar": 0.5, "min_logvar": -10.0}
+PLAIN = {"normalization": "std", "residual": 1.0, "bounds_weight": 0.01, "noise": 1.0}
+PLAIN |= {"max_logvar": 0.5, "min_logvar": -10.0}
 OBS, ACT = 4, 2
 
 

@@ -228,7 +228,7 @@ def known_likelihoods():
             hint("model/nll is not mse_loss + variance_loss")
         if not torch.is_tensor(loss) or loss.dim():
             hint("self.optimizer.minimize needs one number: sum over seeds and networks")
-        bounds = 0.01 * (model.max_logvar - model.min_logvar).sum()
+        bounds = variant()["bounds_weight"] * (model.max_logvar - model.min_logvar).sum()
         if close(loss, right.mean() + logvar) or close(loss, right.mean() + logvar + bounds):
             hint("self.optimizer.minimize gets a mean over seeds and networks: give it the sum")
         if not close(loss, nll.sum()) and not close(loss, nll.sum() + bounds):
@@ -240,12 +240,13 @@ def bounds_loss():
     import torch
 
     model, _, loss = update_with(torch.tensor(0.1), torch.tensor(0.0), learned_logvar_bounds=True)
+    weight = variant()["bounds_weight"]
     if not loss.requires_grad:
-        hint("the bounds' loss is missing: 0.01 times the sum of (max_logvar - min_logvar)")
+        hint(f"the bounds' loss is missing: {weight} times the sum of (max_logvar - min_logvar)")
     bounds = (model.max_logvar, model.min_logvar)
     high, low = torch.autograd.grad(loss, bounds, allow_unused=True)
-    if high is None or low is None or not (close(high, torch.full_like(high, 0.01)) and close(low, -high)):
-        hint("the bounds' loss is not 0.01 times the sum of (max_logvar - min_logvar)")
+    if high is None or low is None or not (close(high / weight, torch.ones_like(high)) and close(low, -high)):
+        hint(f"the bounds' loss is not {weight} times the sum of (max_logvar - min_logvar)")
 
 
 @check("1b", "--nll-beta multiplies the likelihood of each number in the loss by variance^beta")
@@ -259,7 +260,7 @@ def weighted():
     nll, weight = squared * (-v).exp() + v, (0.5 * v).exp()
     if not close(logs["model/nll"], nll.mean((2, 3))):
         hint("what is logged must not depend on self.nll_beta: only the loss does")
-    bounds = 0.01 * (model.max_logvar - model.min_logvar).sum()
+    bounds = variant()["bounds_weight"] * (model.max_logvar - model.min_logvar).sum()
 
     def is_loss(terms):
         total = terms.mean((2, 3)).sum()

@@ -15,6 +15,7 @@ from checks.common import (
     make_model,
     random_batch,
     unchanged,
+    variant,
 )
 
 ELITES = [[1, 3, 4, 5, 6], [6, 0, 2, 1, 3]]
@@ -118,7 +119,7 @@ def gaussian():
         )
     if noise.std() > 5:
         hint("each row must get its own prediction: rows are mixed up")
-    std = noise.std().item()
+    std, share = noise.std().item(), variant()["noise"]
     for name, spread in (
         ("numbers of a row", noise.std(-1)),
         ("rows", noise.std(1)),
@@ -128,14 +129,20 @@ def gaussian():
             hint(f"all {name} get the same noise: draw one for each")
     if abs(noise.mean()) > 0.05:
         hint(f"the noise must have mean 0, yours has {noise.mean():.2f}: is it uniform instead of normal?")
-    if abs(std - 0.25) < 0.03:
+    if share != 1 and abs(std - 0.5) < 0.02:
+        hint(f"your noise has the std that is predicted; your variant asks for {share} times the std")
+    if abs(std / share - 0.25) < 0.03:
         hint("the noise's std is the variance: std is exp(logvar / 2)")
-    if not 0.45 < std < 0.55:
-        hint(f"the networks predict a std of 0.5, but your noise has {std:.2f}: std is exp(logvar / 2)")
-    if (noise.abs() > 1.0).float().mean() < 0.03:
+    if not 0.47 < std / share < 0.53:
+        hint(
+            f"the networks predict a std of 0.5, but your noise has {std:.2f}, not {0.5 * share:.2f}: std is "
+            "exp(logvar / 2)"
+        )
+    if (noise.abs() > 2 * std).float().mean() < 0.03:
         hint("the noise has no tails: is it uniform instead of normal?")
     stds = 0.25 * torch.arange(1, 8)
     network, noise = who_said(sampled(5_000, stds)[1])
+    noise = noise / share
     found = torch.stack([noise[k][network[k] == i].std() for k in range(2) for i in ELITES[k]])
     if not close(found / stds[torch.tensor(ELITES).flatten()], torch.ones(10), 0.15):
         hint("a row's noise must have the std of the same network that says its mean")

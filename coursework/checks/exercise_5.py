@@ -1,5 +1,7 @@
 """Exercise 5: Target Unit Normalization."""
 
+import tempfile
+
 from checks import exercise_6
 from checks.common import (
     OBS,
@@ -8,6 +10,7 @@ from checks.common import (
     close,
     expect_pair,
     expect_shape,
+    explain,
     hint,
     make_args,
     make_buffer,
@@ -352,3 +355,24 @@ def humanoid_stand():
         )
     if not normalized > 0.25:
         hint(f"with normalization the reward's R2 is {normalized:.2f}, where 0.25 is easily reached")
+
+
+SHORT = dict(env_id="Hopper-v5", total_timesteps=60, learning_starts=50, utd_ratio=1, batch_size=20)
+SHORT |= dict(eval_interval=60, eval_episodes=1, log_interval=1, hidden_dim=16, device="cpu")
+SHORT |= dict(model_hidden_dim=16, model_train_steps=3, model_batch_size=16, rollouts_per_step=10)
+SHORT |= dict(rollout_schedule="1:3:50:60", synthetic_buffer_size=1_000)
+
+
+@check("5e", "a short run of ftfl.py with all that you wrote, of one seed and of two", seconds=60, slow=True)
+def whole_run():
+    import ftfl
+
+    for num_seeds in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                ftfl.main(ftfl.Args(**SHORT, num_seeds=num_seeds, run_dir=folder))
+            except (Exception, SystemExit) as error:
+                hint(
+                    f"with --num-seeds {num_seeds}, {explain(error)}. Each function is right where it is "
+                    "checked alone, so look at what it returns: shape, dtype, and whether one seed is enough"
+                )

@@ -194,7 +194,7 @@ def findings():
         hint("findings.json: the crossing is the first step from which on direct stays ahead; yours is off")
     for key in ("hint", "paper"):
         if len(str(found[key]).split()) < 10:
-            hint(f'findings.json: "{key}" is to say in a sentence or two how it agrees with what you saw')
+            hint(f'findings.json: "{key}" is to say in ten words or more how it agrees with what you saw')
         if not any(word in str(found[key]) for word in ("step", "budget", "train", "long", "short")):
             hint(
                 f'findings.json, "{key}": which target is better depends on something that you varied. Say '

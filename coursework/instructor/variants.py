@@ -1,11 +1,12 @@
-"""Variants of the homework, one per student: another normalization, residual target and bounds of the
-log-variance; and two letters of the bug hunt.
+"""Variants of the homework, one per student: another normalization, residual target, weight of the bounds'
+loss and size of the imagined noise, which change what the student writes (2 x 8 x 4 x 4 ways); other bounds
+of the log-variance; and two letters of the bug hunt.
 
     python coursework/blank.py OUT --student "Ada Lovelace"     # the student's folder, with variant.json
     python coursework/instructor/variants.py "Ada Lovelace"     # prints what Ada's variant is
 
 A variant follows from the name alone. It is a list of replacements in the text of the real ftfl.py, and notes
-at the end of three docstrings: the outcome is the variant's solution, and blanked it is what the student
+at the end of five docstrings: the outcome is the variant's solution, and blanked it is what the student
 gets. So it is solved and checked by the same code.
 """
 
@@ -16,7 +17,9 @@ import sys
 from math import exp
 
 NORMALIZATIONS = ("mean absolute deviation", "range")
-RESIDUALS = (0.8, 0.9, 0.95)
+RESIDUALS = (0.8, 0.82, 0.85, 0.88, 0.9, 0.92, 0.95, 0.97)
+BOUNDS_WEIGHTS = (0.005, 0.02, 0.03, 0.05)
+NOISES = (0.7, 0.8, 0.9, 1.1)  # the std of what is imagined, in predicted stds
 BOUNDS = ((1.0, -8.0), (0.25, -9.0), (0.75, -12.0))  # max_logvar, min_logvar
 LETTERS = "ABCDEFGHIJKLMN"  # of the logs in data/bugs
 
@@ -45,15 +48,17 @@ def variant_of(student):
     matter."""
     number = int(hashlib.sha256(" ".join(student.lower().split()).encode()).hexdigest(), 16)
     choices = []
-    for options in (NORMALIZATIONS, RESIDUALS, BOUNDS):
+    for options in (NORMALIZATIONS, RESIDUALS, BOUNDS_WEIGHTS, NOISES, BOUNDS):
         number, i = divmod(number, len(options))
         choices.append(options[i])
-    normalization, residual, (max_logvar, min_logvar) = choices
+    normalization, residual, bounds_weight, noise, (max_logvar, min_logvar) = choices
     number, first = divmod(number, len(LETTERS))
     second = (first + 1 + number % (len(LETTERS) - 1)) % len(LETTERS)
     return {
         "normalization": normalization,
         "residual": residual,
+        "bounds_weight": bounds_weight,
+        "noise": noise,
         "max_logvar": max_logvar,
         "min_logvar": min_logvar,
         "bugs": sorted(LETTERS[i] for i in (first, second)),
@@ -70,6 +75,11 @@ def replacements(variant):
         (STATISTICS, INSTEAD[variant["normalization"]]),
         ("batch.next_obs - batch.obs", f"batch.next_obs - {c} * batch.obs"),
         ("next_obs = obs + prediction", f"next_obs = {c} * obs + prediction"),
+        (
+            "bounds_loss = 0.01 * (self.max_logvar",
+            f"bounds_loss = {variant['bounds_weight']} * (self.max_logvar",
+        ),
+        ("prediction = mean + (0.5 * logvar)", f"prediction = mean + {variant['noise']} * (0.5 * logvar)"),
         (bounds, yours),
         (f"per_target, 0.5{fixed}", f"per_target, {high}{fixed}"),
         (f"per_target, -10.0{fixed}", f"per_target, {low}{fixed}"),
@@ -77,10 +87,12 @@ def replacements(variant):
 
 
 def notes(variant):
-    """What the docstrings of three blanked functions say of the variant."""
+    """What the docstrings of five blanked functions say of the variant."""
     c, high, low = variant["residual"], variant["max_logvar"], variant["min_logvar"]
     return {
         "forward": f"the log-variance lies in [{low}, {high}].",
+        "update": f"the weight of the bounds' loss is {variant['bounds_weight']}, not 0.01.",
+        "sample": f"the noise has {variant['noise']} times the std that is predicted.",
         "to_transition": f"residual targets are s' - {c} s, not s' - s.",
         "fit_normalizers": f"{MEANING[variant['normalization']]}.\n        Inputs are as ever.",
     }
