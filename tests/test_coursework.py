@@ -3,7 +3,6 @@ right, every check passes; typical wrong answers get a hint that names the mista
 
 import ast
 import dataclasses
-import functools
 import importlib
 import json
 import re
@@ -181,14 +180,8 @@ def test_mistakes_in_the_command_have_exit_code_2(tmp_path):
     names = tmp_path / "names.txt"
     for text, said in (("Ada\nAda\n", "is there twice"), ("../Ada\n", "can't be a folder")):
         names.write_text(text)
-        command = [
-            sys.executable,
-            str(COURSEWORK / "blank.py"),
-            str(tmp_path / "class"),
-            "--names",
-            str(names),
-        ]
-        run = subprocess.run(command, capture_output=True, text=True)
+        command = [sys.executable, str(COURSEWORK / "blank.py"), "class", "--names", str(names)]
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert run.returncode == 2 and said in run.stderr and not (tmp_path / "class").exists()
     (out / "ftfl.py").write_text("half solved")
     for target in (out, out / "check.py"):
@@ -852,8 +845,8 @@ def test_the_handouts_commands_have_flags_that_are_there_and_name_the_cpu(tmp_pa
     assert len(commands) == 4
     for command in commands:
         script, *words = command.split()
-        parse = ftfl.parse_args if script == "ftfl.py" else functools.partial(tyro.cli, model_study.Args)
-        assert parse(words).device == "cpu", command
+        args = ftfl.parse_args(words) if script == "ftfl.py" else tyro.cli(model_study.Args, args=words)
+        assert args.device == "cpu", command
 
 
 def test_there_is_a_place_for_each_answer_in_words():
