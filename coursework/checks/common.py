@@ -47,8 +47,11 @@ def check(number, what, seconds=10, slow=False):
 
 
 def checks_of(module):
-    """The checks of a module, in the order in which they are written."""
+    """The checks of a module, in the order in which they are written, each with its points."""
     functions = [f for f in vars(module).values() if inspect.isfunction(f) and hasattr(f, "check")]
+    points = json.loads((Path(__file__).parent / "points.json").read_text())
+    for f in functions:
+        f.check["points"] = points[module.__name__.split("_")[-1]][f.__name__]
     return sorted(functions, key=lambda f: f.__code__.co_firstlineno)
 
 

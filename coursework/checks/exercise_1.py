@@ -284,7 +284,7 @@ def weighted():
         hint("the gradient in the log-variances is not that of nll, times exp(self.nll_beta * logvar)")
 
 
-@check("1b", "after some hundred steps the predicted std is the noise's", seconds=60)
+@check("1b", "after some hundred steps the predicted std is the noise's", seconds=30)
 def finds_the_noise():
     import torch
 

@@ -62,7 +62,7 @@ def known_gradients():
         )
 
 
-@check("2c", "raw targets: the states are learned, the reward is not", seconds=60)
+@check("2c", "raw targets: the states are learned, the reward is not", seconds=30)
 def raw():
     states, reward = scores(unit_variance=False)
     if states < 0.85:
@@ -79,7 +79,7 @@ def raw():
         )
 
 
-@check("2c", "targets of unit variance: both are learned", seconds=60)
+@check("2c", "targets of unit variance: both are learned", seconds=30)
 def unit_variance():
     states, reward = scores(unit_variance=True)
     if min(states, reward) < 0.8:

@@ -1,16 +1,49 @@
-"""Runs checks in a process of its own, for check.py: python -m checks.worker EXERCISES FIRST
+"""Runs checks, for check.py: python -m checks.worker OPTIONS, in the student's folder.
 
-EXERCISES as "1,4"; FIRST: so many checks are left out at the start, because an earlier process has run
-them. What happens goes to the standard output as lines of JSON; what the student's code prints goes to
+OPTIONS is JSON: "exercises", a list; "first": so many checks are left out at the start, because an earlier
+process has run them; "failed": the exercises in which one of those was wrong; "deadline": the time at which
+no check may run any more; "graded": behind a fence, see instructor/fence.py; "user": who runs the student's
+code then. What happens goes to the standard output as lines of JSON; what the student's code prints goes to
 standard error.
+
+On Linux each check runs in a process of its own, a copy of this one. So what it loads is loaded once, and a
+crash, an endless loop or a changed module ends with its check.
 """
 
 import importlib
+import io
 import json
 import os
+import secrets
+import select
+import signal
 import sys
+import time
+import traceback
+from pathlib import Path
 
 from checks import common
+
+MEMORY, FILE_SIZE = 2 * 2**30, 100 * 2**20  # bytes that a check may take, and write into one file
+OUTPUT = 20_000  # characters that a check may print
+
+
+class Limited(io.TextIOBase):
+    """A stream that passes on what is written, up to a number of characters."""
+
+    def __init__(self, stream):
+        self.stream, self.left = stream, OUTPUT
+
+    def write(self, text):
+        if self.left > 0:
+            self.stream.write(text[: self.left])
+            if len(text) >= self.left:
+                self.stream.write("\n(what is printed beyond this is left out)\n")
+        self.left -= len(text)
+        return len(text)
+
+    def flush(self):
+        self.stream.flush()
 
 
 def find_checks(exercises):
@@ -30,9 +63,61 @@ def find_checks(exercises):
     return found
 
 
+def run_here(function):
+    """Run a check in this process. Returns what is wrong, or ""."""
+    sys.stdout = sys.stderr = Limited(sys.__stderr__)
+    wrong = common.run_check(function)
+    sys.stderr.flush()
+    return wrong
+
+
+def run_in_child(function, seconds, options, results):
+    """Run a check in a copy of this process, for so many seconds at most. Returns what is wrong, or ""."""
+    import resource
+
+    token = secrets.token_hex(16)  # what does not begin with it was not written by this function
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(ours)
+            os.close(results.fileno())
+            resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
+            resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 5,) * 2)  # if nobody is left to end it
+            if options["graded"]:
+                from checks import fence
+
+                wrong = fence.run(run_here, function, options["user"])
+            else:
+                wrong = run_here(function)
+            os.write(theirs, (token + wrong).encode())
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    os.close(theirs)
+    try:
+        ready, _, _ = select.select([ours], [], [], seconds)
+        said = os.read(ours, 65_536).decode(errors="replace") if ready else ""
+    finally:
+        os.kill(child, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.close(ours)
+    if said.startswith(token):
+        return said.removeprefix(token)
+    if said:
+        return "your code wrote into the channel of the results"
+    if ready:
+        return f"your code ended the process (exit code {code})"
+    return f"stopped after {seconds:.0f} seconds: an endless loop, or far too slow?"
+
+
 def main():
-    exercises, first = sys.argv[1].split(","), int(sys.argv[2])
-    failed = set(filter(None, sys.argv[3].split(","))) if len(sys.argv) > 3 else set()
+    options = json.loads(sys.argv[1])
+    common.FOLDER = Path.cwd()
+    sys.path.insert(0, str(common.FOLDER))
+    failed = set(options["failed"])
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
@@ -40,20 +125,26 @@ def main():
         results.write(json.dumps(what) + "\n")
         results.flush()
 
-    for name in ("torch.utils.tensorboard", "gymnasium", "tyro"):
+    mujoco = ["gymnasium.envs.mujoco.hopper_v5"] if options["graded"] else []  # starts a process when loaded
+    for name in ("torch.utils.tensorboard", "gymnasium", "tyro", *mujoco):
         importlib.import_module(name)  # takes seconds: not at the cost of the first check
 
-    checks = find_checks(exercises)
+    checks = find_checks(options["exercises"])
     say(checks=[function.check for function in checks])
-    for function in checks[first:]:
-        about = function.check
+    for function in checks[options["first"] :]:
+        about, seconds = function.check, min(function.check["seconds"], options["deadline"] - time.time())
+        exercise = about["number"][0]
         say(begins=about["number"])
-        if about["slow"] and about["number"][0] in failed:
-            wrong = f"not run: first make the other checks of exercise {about['number'][0]} right"
+        if about["slow"] and exercise in failed:
+            wrong = f"not run: first make the other checks of exercise {exercise} right"
+        elif seconds <= 0:
+            wrong = "not run: the time for all checks is used up"
+        elif sys.platform == "linux":
+            wrong = run_in_child(function, seconds, options, results)
         else:
-            wrong = common.run_check(function)
+            wrong = run_here(function)
         if wrong:
-            failed.add(about["number"][0])
+            failed.add(exercise)
         say(wrong=wrong)
 
 
