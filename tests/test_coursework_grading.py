@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import zipfile
 
 import pytest
@@ -17,7 +18,7 @@ COURSEWORK = ROOT / "coursework"
 sys.path[:0] = [str(COURSEWORK), str(COURSEWORK / "instructor")]
 import blank  # noqa: E402
 import bundle  # noqa: E402
-from checks import common  # noqa: E402
+from checks import common, worker  # noqa: E402
 
 NAMES = ["Ada Lovelace", "Emmy Noether"]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="grading needs Linux")
@@ -153,6 +154,14 @@ def test_results_are_written_after_every_check_and_all_of_them_have_a_limit(kit,
     seen.clear()
     module.grade(solved, NAMES[0], tmp_path / "results.json", total_seconds=0.1)
     assert seen[-1] == ["not run: the time for all checks is used up"] * 4
+
+
+def test_a_part_that_loops_leaves_time_for_the_others():
+    about, now = {"number": "1a", "seconds": 30}, time.time()
+    assert worker.seconds_for(about, set(), now + 600) == 30
+    assert worker.seconds_for(about, {"1b"}, now + 600) == 30
+    assert worker.seconds_for(about, {"1a"}, now + 600) == 10
+    assert worker.seconds_for(about, set(), now + 5) <= 5
 
 
 # ---------------------------------------- What a submission can not do

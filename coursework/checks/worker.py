@@ -24,6 +24,9 @@ from pathlib import Path
 
 from checks import common
 
+if sys.platform == "linux":
+    import resource
+
 MEMORY, FILE_SIZE = 2 * 2**30, 100 * 2**20  # bytes that a check may take, and write into one file
 OUTPUT = 20_000  # characters that a check may print
 
@@ -71,10 +74,21 @@ def run_here(function):
     return wrong
 
 
+def memory_in_use():
+    """The bytes of this process that Linux counts for its limit."""
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmData"))
+
+
+def set_limit(kind, most):
+    """A limit of this process from now on, which may have a smaller one already."""
+    before = resource.getrlimit(kind)[1]
+    most = most if before == resource.RLIM_INFINITY else min(most, before)
+    resource.setrlimit(kind, (most, most))
+
+
 def run_in_child(function, seconds, options, results):
     """Run a check in a copy of this process, for so many seconds at most. Returns what is wrong, or ""."""
-    import resource
-
     token = secrets.token_hex(16)  # what does not begin with it was not written by this function
     ours, theirs = os.pipe()
     child = os.fork()
@@ -82,9 +96,9 @@ def run_in_child(function, seconds, options, results):
         try:
             os.close(ours)
             os.close(results.fileno())
-            resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-            resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
-            resource.setrlimit(resource.RLIMIT_CPU, (int(seconds) + 5,) * 2)  # if nobody is left to end it
+            set_limit(resource.RLIMIT_DATA, memory_in_use() + MEMORY)
+            set_limit(resource.RLIMIT_FSIZE, FILE_SIZE)
+            set_limit(resource.RLIMIT_CPU, int(seconds) + 5)  # if nobody is left to end it
             if options["graded"]:
                 from checks import fence
 
@@ -113,6 +127,12 @@ def run_in_child(function, seconds, options, results):
     return f"stopped after {seconds:.0f} seconds: an endless loop, or far too slow?"
 
 
+def seconds_for(about, stopped, deadline):
+    """How long a check may run: a third of its limit if one of the same part had to be stopped before."""
+    share = 1 / 3 if about["number"] in stopped else 1
+    return min(share * about["seconds"], deadline - time.time())
+
+
 def main():
     options = json.loads(sys.argv[1])
     common.FOLDER = Path.cwd()
@@ -131,8 +151,10 @@ def main():
 
     checks = find_checks(options["exercises"])
     say(checks=[function.check for function in checks])
+    stopped = set()
     for function in checks[options["first"] :]:
-        about, seconds = function.check, min(function.check["seconds"], options["deadline"] - time.time())
+        about = function.check
+        seconds = seconds_for(about, stopped, options["deadline"])
         exercise = about["number"][0]
         say(begins=about["number"])
         if about["slow"] and exercise in failed:
@@ -145,6 +167,8 @@ def main():
             wrong = run_here(function)
         if wrong:
             failed.add(exercise)
+        if wrong.startswith("stopped after"):
+            stopped.add(about["number"])
         say(wrong=wrong)
 
 
