@@ -22,8 +22,8 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 def put_up(folder):
-    """From now on, this process reads only the student's folder and what Python and the system consist of, and
-    writes only into that folder."""
+    """From now on, this process reads only the student's folder, Python's files and the system's, and writes
+    only into that folder."""
     writable = (os.path.realpath(folder),)
     readable = writable + tuple(os.path.realpath(path) for path in (*PYTHON, *SYSTEM))
     forbidden, realpath = frozenset(FORBIDDEN), os.path.realpath  # names of modules can be given new values
