@@ -356,25 +356,51 @@ def critics_table():
     return markdown(heads, rows)
 
 
+STFL = {  # {file: (our row of the same setting, the setting)}
+    "mbpo_utd10_small_model": ("mbpo-orthogonal", "MBPO, 10 updates, small model"),
+    "ftfl_utd10_small_model": ("ftfl-orthogonal", "FTFL, 10 updates, small model"),
+    "ftfl_defaults": ("ftfl-paper", "FTFL, defaults"),
+}
+
+
+def read_stfl(name):
+    """What the authors' earlier code logged, in the form of `read_critics`."""
+    lines = read_lines(RESULTS / f"stfl/{name}.csv")
+    steps = np.array([int(line["trained_steps"]) for line in lines])
+    columns = {"q": "q1", "qf_loss": "critic_loss", "alpha": "alpha"}
+    return {ours: (steps, np.array([[float(x[name]) for x in lines]])) for ours, name in columns.items()}
+
+
 def draw_critics():
-    """Q at the defaults on two tasks, and of a smaller model's agents for longer."""
-    figure, axes = plt.subplots(1, 3, figsize=(11, 4.6))
-    for axis, task in zip(axes, TASKS):
+    """Q at the defaults on two tasks; of a smaller model's agents for longer; and of the authors' code."""
+    figure, axes = plt.subplots(2, 2, figsize=(10, 8.4))
+    for axis, task in zip(axes[0], TASKS):
         for label, (row, color, style) in default_rows(task).items():
             draw(axis, *row["q"], color, label, style)
-        plots.title(axis, f"{task}, the defaults:\nQ of a batch", "steps after 10,000 random ones")
+        plots.title(axis, f"{task}, the defaults", "steps after 10,000 random ones")
     for name in ("ftfl", "mbpo"):
         for end in ("long", "long-seeds23"):
             steps, q = read_critics(f"{name}-{end}")["q"]
-            axes[2].plot(steps, q.T, color=COLORS[name], lw=1.2)
-    plots.title(
-        axes[2], "quadruped-walk, smaller model,\n10 updates: Q of a batch", "steps after 10,000 random ones"
-    )
-    for axis in axes:
+            axes[1, 0].plot(steps, q.T, color=COLORS[name], lw=1.2)
+    text = "quadruped-walk, small model, 10 updates:\nMBPO's do not come back"
+    plots.title(axes[1, 0], text, "steps after 10,000 random ones")
+    for file_name, (row_name, _) in STFL.items():
+        color = COLORS[row_name.split("-")[0]]
+        if row_name.endswith("-orthogonal"):
+            steps, q = read_critics(row_name)["q"]
+            draw(axes[1, 1], steps, q, color)
+            steps, q = read_stfl(file_name)["q"]
+            axes[1, 1].plot(steps, q[0], ":", color=color, lw=2.5)
+    axes[1, 1].plot([], [], ":", color="0.3", lw=2.5, label="the authors' earlier code (STFL)")
+    text = "the same settings, STFL's initial weights:\nthe authors' code does the same"
+    plots.title(axes[1, 1], text, "steps after 10,000 random ones")
+    for axis in axes.flat:
         axis.set_yscale("log")
         axis.set_ylim(5, None)
-        axis.axhline(100, color="0.4", ls=":", label="the most that rewards can add up to")
-    figure.suptitle("At the defaults critics run away; on humanoid-stand only FTFL's come down")
+        axis.axhline(100, color="0.4", ls="-.", lw=1, label="the most that rewards can add up to")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("Q of a batch")
+    figure.suptitle("At the defaults critics run away; on humanoid-stand FTFL's alone end below SAC's")
     finish(figure, axes, "critics")
 
 
@@ -382,20 +408,13 @@ def stfl_table():
     """What the critics of the authors' earlier code say, beside our rows of the same settings (all seeds):
     after as many steps as both have, and when Q first passes 300."""
     heads = ["setting", "code", "steps", "Q", "critics' loss", "temperature", "Q above 300 after"]
-    pairs = [("mbpo_utd10_small_model", "mbpo-orthogonal", "MBPO, 10 updates, small model")]
-    pairs += [("ftfl_utd10_small_model", "ftfl-orthogonal", "FTFL, 10 updates, small model")]
-    pairs += [("ftfl_defaults", "ftfl-paper", "FTFL, defaults")]
-    columns = {"q": "q1", "qf_loss": "critic_loss", "alpha": "alpha"}
     rows = []
-    for file_name, row_name, setting in pairs:
-        lines = read_lines(RESULTS / f"stfl/{file_name}.csv")
-        steps = np.array([int(line["trained_steps"]) for line in lines])
-        theirs = {
-            ours: (steps, np.array([[float(line[name]) for line in lines]])) for ours, name in columns.items()
-        }
-        last = min(1_000, steps[-1])
+    for file_name, (row_name, setting) in STFL.items():
+        theirs = read_stfl(file_name)
+        last = min(1_000, theirs["q"][0][-1])
         for code, row in (("STFL, one seed", theirs), (f"ours, `{row_name}`", read_critics(row_name))):
-            cells = [span(values[:, steps.tolist().index(last)]) for steps, values in map(row.get, columns)]
+            columns = map(row.get, ("q", "qf_loss", "alpha"))
+            cells = [span(values[:, steps.tolist().index(last)]) for steps, values in columns]
             steps, q = row["q"]
             first = [next((step for step, x in zip(steps, seed) if x > 300), np.inf) for seed in q]
             rows.append([setting, code, f"{last:,}", *cells, steps_text(first)])
