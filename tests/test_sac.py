@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from conftest import make_args, random_batch
+from torch import nn
 
 OBS, ACT = 4, 3
 
@@ -66,6 +67,8 @@ def test_actor_samples_inside_bounds_and_noise_zero_is_the_mean_action(script):
 
 def test_target_bootstraps_through_time_limits_and_stops_at_terminal_states(script):
     agent, args = make_agent(script)
+    for param in agent.qf_target.parameters():  # not what the critics are
+        param.data.normal_()
     batch, noise = random_batch(1, 30, OBS, ACT, module=script), torch.randn(1, 30, ACT)
     target = agent.q_target(batch, noise)
     with torch.no_grad():
@@ -114,6 +117,18 @@ def test_update_moves_critics_actor_and_temperature_the_right_way(script, log_al
     for _ in range(100):
         last = agent.update(batch._replace(terminations=torch.ones(1, 200)), next_noise, noise)
     assert (last["losses/qf_loss"] < 0.3 * first["losses/qf_loss"]).all(), "to the rewards"
+
+
+def test_each_optimizer_has_its_own_rate(script):
+    """Adam's first step is as long as its rate, whatever the gradient."""
+    rates = {"actor_lr": 1e-3, "critic_lr": 2e-3, "alpha_lr": 4e-3}
+    agent, _ = make_agent(script, **rates)
+    parts = {"actor_lr": agent.actor, "critic_lr": agent.qf, "alpha_lr": nn.ParameterList([agent.log_alpha])}
+    before = {name: [p.detach().clone() for p in part.parameters()] for name, part in parts.items()}
+    agent.update(random_batch(1, 20, OBS, ACT, module=script), *torch.randn(2, 1, 20, ACT))
+    for name, part in parts.items():
+        steps = [(p - old).abs().max() for p, old in zip(part.parameters(), before[name])]
+        assert max(steps).item() == pytest.approx(rates[name], rel=0.01)
 
 
 def test_critics_and_actor_are_trained_by_their_own_loss_alone(script):
