@@ -1,4 +1,4 @@
-# make demo        installs into .venv, fits the models of MBPO and FTFL, trains SAC, MBPO and FTFL: 4 to 7 minutes
+# make demo        installs into .venv, fits the models of MBPO and FTFL, trains SAC, MBPO and FTFL: 8 minutes
 # make forensics   installs into .venv, fits the model of all four switch settings to the same data: 10 minutes
 # make figures     installs into .venv, draws the published figures and tables anew from benchmark/results
 # make coursework  installs into .venv, makes the homework's folder, solves and checks it: 2 minutes

@@ -81,8 +81,8 @@ def note(message):
 
 
 def note_missing(where, named, expected):
-    """Name those of `expected` that have no runs in `named`, {name: [runs]}. A variant that is expected by its
-    own name does not stand for its algorithm."""
+    """Name those of `expected` that have no runs in `named`, {name: [runs]}. A variant that is expected by name
+    does not stand for its algorithm."""
     there = {name if name in expected else base(name) for name in named}
     if missing := [name for name in expected if name not in there]:
         note(f"{where}: no runs of {', '.join(missing)}")
@@ -1154,7 +1154,7 @@ DEMO_PANELS = {  # {kind of run: {tag: title}}, the upper panel first
         "ratio": "synthetic / real mean reward\n(1: unbiased)",
     },
     AGENT: {
-        RETURN: "return\n(a task that all of them learn: it ranks nobody)",
+        RETURN: "return\n(all learn this task: it ranks nobody)",
         "bias": "bias of the critics: Q at the start\n$-$ discounted return obtained from there",
     },
 }

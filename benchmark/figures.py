@@ -225,10 +225,8 @@ def draw_reward():
 BETA_FITS = {  # {fit: (what its lines say, colour)}
     "mbpo": ("MBPO", COLORS["mbpo"]),
     "mbpo-bounds": ("MBPO, learned bounds", BOUNDS_COLOR),
-    "mbpo-beta0.5": ("MBPO, beta 0.5", OTHER_COLOR),
     "ftfl": ("FTFL", COLORS["ftfl"]),
     "ftfl-beta0.5": ("FTFL, beta 0.5", COLORS["tun"]),
-    "ftfl-beta1": ("FTFL, beta 1", COLORS["dnp"]),
 }
 BETA_TASKS = {  # SAC's run was made again for them: these are other transitions than those of the fits above
     "humanoid-stand": "humanoid-stand, random transitions",
@@ -279,7 +277,6 @@ def beta_table():
 BETA_AGENTS = {  # {name of the CSV: (row, what its line says)}
     "ftfl": "FTFL",
     "ftfl-beta": "FTFL, beta 0.5",
-    "tun-beta": "TUN only, beta 0.5",
 }
 
 
@@ -324,8 +321,6 @@ DEFAULTS = {  # {end of a row's name: (what its lines say, colour, style)}
     "tun-paper": ("TUN only", COLORS["tun"], "-"),
     "dnp-paper": ("DNP only", COLORS["dnp"], "-"),
     "ftfl-paper": ("FTFL", COLORS["ftfl"], "-"),
-    "mbpo-paper-bounds": ("MBPO, learned bounds", BOUNDS_COLOR, "-"),
-    "ftfl-paper-beta": ("FTFL, beta 0.5", BETA_COLOR, "-"),
     "sac-paper-norm": ("SAC, layer norm", COLORS["sac"], "--"),
     "mbpo-paper-norm": ("MBPO, layer norm", COLORS["mbpo"], "--"),
     "ftfl-paper-norm": ("FTFL, layer norm", COLORS["ftfl"], "--"),
