@@ -81,8 +81,10 @@ def note(message):
 
 
 def note_missing(where, named, expected):
-    """Name those of `expected` that have no runs in `named`, {name: [runs]}. A variant that is itself expected
-    does not stand for its algorithm."""
+    """Name those of `expected` that have no runs in `named`, {name: [runs]}.
+
+    A variant that is itself expected does not stand for its algorithm.
+    """
     there = {name if name in expected else base(name) for name in named}
     if missing := [name for name in expected if name not in there]:
         note(f"{where}: no runs of {', '.join(missing)}")
