@@ -257,7 +257,7 @@ def beta_table():
     """A line per fit: how good it becomes, how soon it is as good as FTFL's model without beta is after 5,000
     gradient steps (one training's budget), and whether its variances are right at the end."""
     heads = ["transitions", "model", "steps", "reward R2 at 2,000", "at the end", "next-state R2 at the end"]
-    heads += ["reward as FTFL's at 5,000, after", "next state, after"]
+    heads += ["steps to FTFL's reward R2 at 5,000", "to its next-state R2 there"]
     heads += ["states within one std", "rewards within one std"]
     rows = [["a calibrated Gaussian", *["-"] * 7, "0.683", "0.683"]]
     for task, text in BETA_TASKS.items():
@@ -395,7 +395,7 @@ def draw_critics():
         axis.axhline(100, color="0.4", ls="-.", lw=1, label="the most that rewards can add up to")
     for axis in axes[:, 0]:
         axis.set_ylabel("Q of a batch")
-    figure.suptitle("At the defaults critics run away; on humanoid-stand FTFL's alone end below SAC's")
+    figure.suptitle("Critics run away on quadruped-walk; on humanoid-stand FTFL's come down")
     finish(figure, axes, "critics")
 
 
@@ -598,8 +598,8 @@ def draw_finger():
         draw(axes[int(name.startswith("MBPO, "))], steps, values, color, name)
         if name == "MBPO":
             draw(axes[1], steps, values, color)
-    plots.title(axes[0], "SAC alone learns to spin")
-    plots.title(axes[1], "MBPO, with parts of the model replaced")
+    plots.title(axes[0], "nobody with a model of its own learns to spin")
+    plots.title(axes[1], "MBPO, with parts of its model replaced")
     axes[0].set_ylabel("return")
     figure.suptitle("finger-spin, the grid's settings")
     finish(figure, axes, "finger")
