@@ -38,7 +38,7 @@ first_lane() {  # on one core
   study humanoid-stand ftfl
   study humanoid-stand ftfl --nll-beta 0.5
   study quadruped-walk ftfl --nll-beta 0.5
-  echo "$((SECONDS - began)) s: models of humanoid-stand done"
+  echo "$((SECONDS - began)) s: models of humanoid-stand done, and one of quadruped-walk"
   agent ftfl $model
   echo "$((SECONDS - began)) s: FTFL's agents done"
 }
