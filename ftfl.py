@@ -11,8 +11,8 @@ likelihood. In OpenAI Gym, MBPO learns faster than SAC. In the DeepMind Control 
    predicted variance, which could balance this out. But that variance is capped: see `Ensemble.__init__`.)
    Repair: Target Unit Normalization (TUN). Every target, the reward too, gets mean 0 and variance 1.
 2. Residual targets. MBPO's model predicts the change s' - s. The paper finds that this target inflates the
-   predicted variance, and so spoils the imagined states. (Why is open. We see it on some tasks only, and only
-   after about 20,000 gradient steps of the model.)
+   predicted variance, and so spoils the imagined states. (Why is open. We see worse states on some tasks only,
+   and only after about 20,000 gradient steps of the model.)
    Repair: Direct Next-state Prediction (DNP). The target is s' itself.
 
 A third cause, which the paper leaves out, is the likelihood's division by the predicted variance itself. It
@@ -278,7 +278,7 @@ class Ensemble(nn.Module):
 
         # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The likelihood
         # divides each squared error by its own variance, and so scale should not matter. But the variance is
-        # at most 1.65. Without TUN, humanoid-stand's velocities would need 7 to 20 times that (as measured
+        # at most 1.65. Without TUN, humanoid-stand's velocities would need at least 6 times that (as measured
         # with TUN, whose predictions may exceed it in raw units), so in the loss their errors count that much
         # too much. This explains a part of what TUN does. With learned bounds, as in the original MBPO, the
         # reward is learned without TUN; with a higher fixed cap it is not, and why is open (REPRODUCTION.md).

@@ -253,7 +253,7 @@ class Ensemble(nn.Module):
 
         # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The likelihood
         # divides each squared error by its own variance, and so scale should not matter. But the variance is
-        # at most 1.65. Without TUN, humanoid-stand's velocities would need 7 to 20 times that (as measured
+        # at most 1.65. Without TUN, humanoid-stand's velocities would need at least 6 times that (as measured
         # with TUN, whose predictions may exceed it in raw units), so in the loss their errors count that much
         # too much. This explains a part of what TUN does. With learned bounds, as in the original MBPO, the
         # reward is learned without TUN; with a higher fixed cap it is not, and why is open (REPRODUCTION.md).

@@ -226,7 +226,9 @@ BETA_FITS = {  # {fit: (what its lines say, colour)}
     "mbpo": ("MBPO", COLORS["mbpo"]),
     "mbpo-bounds": ("MBPO, learned bounds", BOUNDS_COLOR),
     "ftfl": ("FTFL", COLORS["ftfl"]),
-    "ftfl-beta0.5": ("FTFL, beta 0.5", COLORS["tun"]),
+    "ftfl-beta0.5": ("FTFL, beta 0.5", BETA_COLOR),
+    "mbpo-beta0.5": ("MBPO, beta 0.5", OTHER_COLOR),
+    "ftfl-beta1": ("FTFL, beta 1", COLORS["tun"]),
 }
 BETA_TASKS = {  # SAC's run was made again for them: these are other transitions than those of the fits above
     "humanoid-stand": "humanoid-stand, random transitions",
@@ -253,24 +255,42 @@ def draw_beta():
     finish(figure, axes, "beta", columns=3)
 
 
-def beta_table():
-    """A line per fit: how good it becomes, how soon it is as good as FTFL's model without beta is after 5,000
-    gradient steps (one training's budget), and whether its variances are right at the end."""
-    heads = ["transitions", "model", "steps", "reward R2 at 2,000", "at the end", "next-state R2 at the end"]
-    heads += ["steps to FTFL's reward R2 at 5,000", "to its next-state R2 there"]
-    heads += ["states within one std", "rewards within one std"]
-    rows = [["a calibrated Gaussian", *["-"] * 7, "0.683", "0.683"]]
+def beta_fits():
+    """(transitions, model, its fit, FTFL's fit to the same) for each line of the two tables."""
     for task, text in BETA_TASKS.items():
         without = read_fit(f"{task}-ftfl")
         for setting, (label, _) in BETA_FITS.items():
             if fit := read_fit(f"{task}-{setting}"):
-                cells = [number(fit["step"][0, -1]), span(at_step(fit, "reward_r2", 2_000))]
-                cells += [span(fit["reward_r2"][:, -1]), span(fit["next_state_r2"][:, -1])]
-                for column in ("reward_r2", "next_state_r2"):
-                    cells.append(steps_text(first_above(fit, column, at_step(without, column, 5_000))))
-                within = [fit.get(f"{part}_within_one") for part in ("state", "reward")]  # logged since beta
-                cells += [span(values[:, -1]) if values is not None else "-" for values in within]
-                rows.append([text, label, *cells])
+                yield text, label, fit, without
+
+
+def beta_table():
+    """A line per fit: how good it becomes, and how soon it is as good as FTFL's model without beta is after
+    5,000 gradient steps (one training's budget)."""
+    heads = ["transitions", "model", "steps", "reward R2 at 2,000", "at the end", "next-state R2 at the end"]
+    heads += ["steps to FTFL's reward R2 at 5,000", "to its next-state R2 there"]
+    rows = []
+    for text, label, fit, without in beta_fits():
+        cells = [number(fit["step"][0, -1]), span(at_step(fit, "reward_r2", 2_000))]
+        cells += [span(fit["reward_r2"][:, -1]), span(fit["next_state_r2"][:, -1])]
+        for column in ("reward_r2", "next_state_r2"):
+            cells.append(steps_text(first_above(fit, column, at_step(without, column, 5_000))))
+        rows.append([text, label, *cells])
+    return markdown(heads, rows)
+
+
+def calibration_table():
+    """A line per fit that has logged it: what a rollout would sample at the end, and how many of the held-out
+    numbers lie within one and two predicted stds."""
+    heads = ["transitions", "model", "imagined / real mean reward", "noise / mean reward"]
+    heads += [f"{part} within {n} std" for part in ("states", "rewards") for n in ("one", "two")]
+    rows = [["-", "a calibrated Gaussian", "1", "-", "0.68", "0.95", "0.68", "0.95"]]
+    for text, label, fit, _ in beta_fits():
+        if "state_within_one" in fit:
+            cells = [span(fit["ratio"][:, -1]), span(fit["reward_std"][:, -1] / fit["reward_real"][:, -1])]
+            for part in ("state", "reward"):
+                cells += [span(fit[f"{part}_within_{n}"][:, -1]) for n in ("one", "two")]
+            rows.append([text, label, *cells])
     return markdown(heads, rows)
 
 
@@ -324,6 +344,8 @@ DEFAULTS = {  # {end of a row's name: (what its lines say, colour, style)}
     "sac-paper-norm": ("SAC, layer norm", COLORS["sac"], "--"),
     "mbpo-paper-norm": ("MBPO, layer norm", COLORS["mbpo"], "--"),
     "ftfl-paper-norm": ("FTFL, layer norm", COLORS["ftfl"], "--"),
+    "mbpo-paper-bounds": ("MBPO, learned bounds", BOUNDS_COLOR, "-"),
+    "ftfl-paper-beta": ("FTFL, beta 0.5", BETA_COLOR, "-"),
 }
 TASKS = {"humanoid-stand": "humanoid-stand-", "quadruped-walk": ""}
 
@@ -684,6 +706,7 @@ TABLES = {
     "predictions": predictions_table,
     "reward": reward_table,
     "beta": beta_table,
+    "calibration": calibration_table,
     "beta_agents": beta_agents_table,
     "critics": critics_table,
     "stfl": stfl_table,
