@@ -11,7 +11,7 @@ likelihood. In OpenAI Gym, MBPO learns faster than SAC. In the DeepMind Control 
    predicted variance, which could balance this out. But that variance is capped: see `Ensemble.__init__`.)
    Repair: Target Unit Normalization (TUN). Every target, the reward too, gets mean 0 and variance 1.
 2. Residual targets. MBPO's model predicts the change s' - s. The paper finds that this target inflates the
-   predicted variance, and so spoils the imagined states. (Why is open. We see worse states on some tasks only,
+   predicted variance, and so spoils the imagined states. (Why is open. We see worse states on some tasks,
    and only after about 20,000 gradient steps of the model.)
    Repair: Direct Next-state Prediction (DNP). The target is s' itself.
 
