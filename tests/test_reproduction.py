@@ -152,7 +152,7 @@ def test_a_fit_is_as_good_as_another_one_from_where_its_r2_first_is(tmp_path, mo
         made_up_fit(folder, "quadruped-walk-ftfl", seed, **flat)
     made_up_fit(folder, "quadruped-walk-ftfl-beta0.5", 1, reward_r2=[0, 0.5, 0, 1, 1, 1])
     made_up_fit(folder, "quadruped-walk-ftfl-beta0.5", 2, reward_r2=[0, 0.5, 0.7, 0, 0, 0.25])
-    line = figures.beta_table().splitlines()[4]
+    line = figures.beta_table().splitlines()[3]
     assert line.startswith("| quadruped-walk, random transitions | FTFL, beta 0.5 | 50,000 ")
     assert "| 0.25 to 1 |" in line and "| 2,000, never |" in line
 
