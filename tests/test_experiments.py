@@ -117,10 +117,9 @@ def test_what_the_names_of_rows_say():
         if "-paper" in row.name and row.folder == "critics":  # the scripts' defaults
             assert flags["utd_ratio"] == 20 and "model" not in row.flags
         if row.script == "model_study":
-            shorter = "rewarded2" in row.name or "-beta" in row.name
-            assert flags["steps"] in ((5_000, 20_000) if shorter else (50_000,))
-            assert flags["collect"] == 10_000
-            assert flags["nll_beta"] == float((row.name.split("-beta") + ["0"])[1])
+            steps = 5_000 if "rewarded2" in row.name else 20_000 if "-beta" in row.name else 50_000
+            assert (flags["steps"], flags["collect"]) == (steps, 10_000)
+            assert flags["nll_beta"] == (0.5 if row.name.endswith("-beta0.5") else 0)
             assert bool(run.needs) == row.name.startswith("rewarded")
 
 
