@@ -179,6 +179,8 @@ for name in ("mbpo", "sac", "tun", "dnp"):
     critics(f"humanoid-stand-{name}-paper", script, f"--compile {own}", **STAND)
 critics("humanoid-stand-ftfl-paper", "ftfl", "--compile", **STAND)
 # With what the paper leaves out: another likelihood, other bounds of the variance
+critics("ftfl-paper-beta", "ftfl", "--compile --nll-beta 0.5", **PAPER)
+critics("mbpo-paper-bounds", "mbpo", f"--compile {BOUNDS}", **PAPER)
 critics("humanoid-stand-ftfl-paper-beta", "ftfl", "--compile --nll-beta 0.5", **STAND)
 critics("humanoid-stand-mbpo-paper-bounds", "mbpo", f"--compile {BOUNDS}", **STAND)
 critics("mbpo-paper-norm", "mbpo", f"--compile {NORM}", **PAPER)

@@ -221,11 +221,14 @@ def draw_reward():
 
 
 # ---------------------------------------- What the paper leaves out
-BETA_FITS = {  # {fit: (what its lines say, colour)}
-    "mbpo": ("MBPO", COLORS["mbpo"]),
-    "mbpo-bounds": ("MBPO, learned bounds", BOUNDS_COLOR),
-    "ftfl": ("FTFL", COLORS["ftfl"]),
-    "ftfl-beta0.5": ("FTFL, beta 0.5", BETA_COLOR),
+BETA_FITS = {  # {fit: (what its lines say, colour, style)}
+    "mbpo": ("MBPO", COLORS["mbpo"], "-"),
+    "mbpo-beta0.5": ("MBPO, beta 0.5", COLORS["mbpo"], "--"),
+    "mbpo-bounds": ("MBPO, learned bounds", BOUNDS_COLOR, "-"),
+    "tun-beta0.5": ("TUN only, beta 0.5", COLORS["tun"], "--"),
+    "ftfl": ("FTFL", COLORS["ftfl"], "-"),
+    "ftfl-beta0.5": ("FTFL, beta 0.5", BETA_COLOR, "-"),
+    "ftfl-beta1": ("FTFL, beta 1", BETA_COLOR, "--"),
 }
 BETA_TASKS = {  # SAC's run was made again for them: these are other transitions than those of the fits above
     "humanoid-stand": "humanoid-stand, random transitions",
@@ -238,10 +241,10 @@ def draw_beta():
     """R2 of rewards and of next states over the gradient steps, with and without beta-NLL."""
     figure, axes = plt.subplots(2, 3, figsize=(11, 6.4), sharex=True, sharey=True)
     for column, (task, text) in zip(axes.T, BETA_TASKS.items()):
-        for setting, (label, color) in BETA_FITS.items():
+        for setting, (label, color, style) in BETA_FITS.items():
             if fit := read_fit(f"{task}-{setting}"):
                 for axis, tag in zip(column, ("reward_r2", "next_state_r2")):
-                    draw(axis, fit["step"][0], fit[tag], color, label)
+                    draw(axis, fit["step"][0], fit[tag], color, label, style)
         column[0].set_title(f"{text}:\nreward")
         column[1].set_title("next state")
         column[1].set_xlabel("gradient steps of the model")
@@ -256,7 +259,7 @@ def beta_fits():
     """(transitions, model, its fit, FTFL's fit to the same) for each line of the two tables."""
     for task, text in BETA_TASKS.items():
         without = read_fit(f"{task}-ftfl")
-        for setting, (label, _) in BETA_FITS.items():
+        for setting, (label, *_) in BETA_FITS.items():
             if fit := read_fit(f"{task}-{setting}"):
                 yield text, label, fit, without
 
@@ -615,6 +618,8 @@ def finger_runs():
     """{what a row is: (runs by seed, colour)} of finger-spin, each of 25,000 steps."""
     agents = read_grid(("grid_longer",)).get("finger-spin, 25,000 steps", {})
     found = {name: (agents[name], plots.COLORS[name]) for name in ALGORITHMS.values() if name in agents}
+    if paths := sorted((RESULTS / "beta").glob("ftfl-beta__*finger-spin*.csv")):
+        found["FTFL, beta 0.5"] = [plots.read_csv(path)[0] for path in paths], BETA_COLOR
     for name, (label, color) in SIMULATED.items():
         paths = sorted((RESULTS / "oracle/finger-spin").glob(f"{name}__seed*.csv"))
         if paths:
