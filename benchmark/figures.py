@@ -294,27 +294,25 @@ def calibration_table():
     return markdown(heads, rows)
 
 
-BETA_AGENTS = {  # {name of the CSV: (row, what its line says)}
-    "ftfl": "FTFL",
-    "ftfl-beta": "FTFL, beta 0.5",
+BETA_AGENTS = {  # {task: folder of the grid's runs of it}
+    "finger-spin, 25,000 steps": "grid_longer",
+    "cheetah-run": "grid",
 }
 
 
 def beta_agents_table():
-    """What agents earn on cheetah-run with the grid's settings, on one machine; SAC's and MBPO's are the
-    grid's, of another one."""
-    agents = {}
-    for name in ("SAC", "MBPO"):
-        agents[f"{name} (the grid's)"] = read_grid(("grid",)).get("cheetah-run", {}).get(name, [])
-    for short, label in BETA_AGENTS.items():
-        paths = sorted((RESULTS / "beta").glob(f"{short}__*cheetah-run*.csv"))
-        agents[label] = [plots.read_csv(path)[0] for path in paths]
+    """What agents earn with the grid's settings: FTFL with and without beta on one machine; the others are
+    the grid's, of another one."""
     rows = []
-    for label, runs in agents.items():
-        known = [row_of([late(run, f"model/{part}_r2") for run in runs]) for part in ("reward", "next_state")]
-        known = ["-" if set(cell) <= set("-, ") else cell for cell in known]
-        rows += [[label, row_of(scores(runs)), *known]] if runs else []
-    return markdown(["agent", "score", "reward R2", "next-state R2"], rows)
+    for task, folder in BETA_AGENTS.items():
+        found = read_grid((folder,)).get(task, {})
+        agents = {f"{name} (the grid's)": found.get(name, []) for name in ("SAC", "MBPO")}
+        for name, label in (("ftfl", "FTFL"), ("ftfl-beta", "FTFL, beta 0.5")):
+            paths = sorted((RESULTS / "beta").glob(f"{name}__*{task.split(',')[0]}*.csv"))
+            agents[label] = [plots.read_csv(path)[0] for path in paths]
+        for label, runs in agents.items():
+            rows += [[task, label, row_of(scores(runs)), *known(runs)]] if runs else []
+    return markdown(["task", "agent", "score", "reward R2", "next-state R2"], rows)
 
 
 # ---------------------------------------- Critics
@@ -557,6 +555,12 @@ def late(run, tag):
     return values.mean() if len(values) else np.nan
 
 
+def known(runs):
+    """[R2 of rewards, R2 of next states] of the runs' models over the last 2,500 steps; - without a model."""
+    cells = [row_of([late(run, f"model/{part}_r2") for run in runs]) for part in ("reward", "next_state")]
+    return ["-" if set(cell) <= set("-, ") else cell for cell in cells]
+
+
 def returns_table():
     """A line per task: each seed's score, and whether an algorithm is behind or ahead of SAC."""
     rows = []
@@ -606,11 +610,12 @@ def draw_returns():
 
 
 # ---------------------------------------- The simulator in the model's place
-SIMULATED = {  # {row: (what its lines say, colour)}
-    "oracle": ("simulator instead of the model", BETA_COLOR),
-    "true-rewards": ("simulator's rewards", OTHER_COLOR),
-    "true-states": ("simulator's next states", COLORS["dnp"]),
-    "real50": ("half of each batch real", BOUNDS_COLOR),
+FINGER = {  # {row: (what its lines say, colour)}
+    "beta/ftfl-beta__dm_control-finger-spin-v0": ("FTFL, beta 0.5", BETA_COLOR),
+    "oracle/finger-spin/oracle": ("MBPO, simulator instead of the model", "tab:purple"),
+    "oracle/finger-spin/true-rewards": ("MBPO, simulator's rewards", OTHER_COLOR),
+    "oracle/finger-spin/true-states": ("MBPO, simulator's next states", COLORS["dnp"]),
+    "oracle/finger-spin/real50": ("MBPO, half of each batch real", BOUNDS_COLOR),
 }
 
 
@@ -618,12 +623,9 @@ def finger_runs():
     """{what a row is: (runs by seed, colour)} of finger-spin, each of 25,000 steps."""
     agents = read_grid(("grid_longer",)).get("finger-spin, 25,000 steps", {})
     found = {name: (agents[name], plots.COLORS[name]) for name in ALGORITHMS.values() if name in agents}
-    if paths := sorted((RESULTS / "beta").glob("ftfl-beta__*finger-spin*.csv")):
-        found["FTFL, beta 0.5"] = [plots.read_csv(path)[0] for path in paths], BETA_COLOR
-    for name, (label, color) in SIMULATED.items():
-        paths = sorted((RESULTS / "oracle/finger-spin").glob(f"{name}__seed*.csv"))
-        if paths:
-            found[f"MBPO, {label}"] = [plots.read_csv(path)[0] for path in paths], color
+    for name, (label, color) in FINGER.items():
+        if paths := sorted(RESULTS.glob(f"{name}__seed*.csv")):
+            found[label] = [plots.read_csv(path)[0] for path in paths], color
     return found
 
 
@@ -634,9 +636,7 @@ def finger_table():
     for name, (runs, _) in finger_runs().items():
         returns = [run.scalars[plots.RETURN] for run in runs]
         first = [np.append(steps[values > 100], np.inf)[0] for steps, values in returns]
-        known = [row_of([late(run, f"model/{part}_r2") for run in runs]) for part in ("reward", "next_state")]
-        known = ["-" if set(cell) <= set("-, ") else cell for cell in known]
-        rows.append([name, row_of(scores(runs)), steps_text(first), *known])
+        rows.append([name, row_of(scores(runs)), steps_text(first), *known(runs)])
     return markdown(["agent", "score", "above 100 after", "reward R2", "next-state R2"], rows)
 
 
@@ -649,7 +649,7 @@ def draw_finger():
         draw(axes[int(name.startswith("MBPO, "))], steps, values, color, name)
         if name == "MBPO":
             draw(axes[1], steps, values, color)
-    plots.title(axes[0], "with learned models, 5 % real data: nobody learns to spin")
+    plots.title(axes[0], "with learned models, 5 % real data")
     plots.title(axes[1], "MBPO, with parts of its model replaced")
     axes[0].set_ylabel("return")
     figure.suptitle("finger-spin, the grid's settings")
