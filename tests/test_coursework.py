@@ -842,7 +842,7 @@ def test_the_handouts_commands_have_flags_that_are_there_and_name_the_cpu(tmp_pa
 
     text = (blank.make(tmp_path / "out") / "HANDOUT.md").read_text()
     commands = re.findall(r"python ((?:ftfl|model_study)\.py .*)", text)
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         script, *words = command.split()
         args = ftfl.parse_args(words) if script == "ftfl.py" else tyro.cli(model_study.Args, args=words)
