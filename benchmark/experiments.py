@@ -219,7 +219,7 @@ returns("grid_longer", ["sac", "mbpo", "tun", "ftfl"], [FINGER], LONGER, shown="
 returns("grid_longer", ["sac", "mbpo", "ftfl"], [CHEETAH], LONGER, shown="returns")
 # Scores of other processors differ by half, so FTFL is run again beside FTFL with beta 0.5
 returns("beta", ["ftfl", "ftfl-beta"], [CHEETAH], LAPTOP, shown="left out")
-returns("beta", ["ftfl-beta"], [FINGER], LONGER, shown="left out")
+returns("beta", ["ftfl", "ftfl-beta"], [FINGER], LONGER, shown="left out")
 returns("bounds", ["mbpo", "dnp"], [HOPPER], f"{LAPTOP} {BOUNDS}")
 returns("hopper", PRESETS["hopper"]["algos"], [HOPPER], HOPPER_FLAGS, shown="returns")
 returns("hopper_utd1", ["sac"], [HOPPER], f"{HOPPER_FLAGS} --utd-ratio 1")

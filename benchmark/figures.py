@@ -353,16 +353,18 @@ def default_rows(task):
 
 
 def critics_table():
-    """A line per algorithm at the defaults: its model after the last training, its critics at the end, and
-    what they say of the last evaluation's first states beside what is obtained from there; over the seeds."""
-    heads = ["task", "algorithm", "reward R2", "imagined / real reward", "Q", "critics' loss"]
-    heads += ["Q at the start", "discounted return"]
+    """A line per algorithm at the defaults: its model after the last training, how much of what it imagined
+    (over the whole run) is out of the range of the real states, its critics at the end, and what they say of
+    the last evaluation's first states beside what is obtained from there; over the seeds."""
+    heads = ["task", "algorithm", "reward R2", "imagined / real reward", "% out of the real range"]
+    heads += ["Q", "critics' loss", "Q at the start", "discounted return"]
     rows = []
     for task in TASKS:
         for label, (row, *_) in default_rows(task).items():
             last = {column: values[:, -1] for column, (_, values) in row.items() if values.size}
             ratio = last["reward_synthetic"] / last["reward_real"] if "reward_real" in last else []
-            cells = [last.get("reward_r2", []), ratio, at_end(row, "q"), at_end(row, "qf_loss")]
+            outside = 100 * row["out_of_range"][1].mean(1) if "out_of_range" in last else []
+            cells = [last.get("reward_r2", []), ratio, outside, at_end(row, "q"), at_end(row, "qf_loss")]
             cells += [last["q_start"], last["discounted_return"]]
             rows.append([task, label, *map(span, cells)])
     return markdown(heads, rows)
@@ -646,10 +648,12 @@ def draw_finger():
         draw(axes[int(name.startswith("MBPO, "))], steps, values, color, name)
         if name == "MBPO":
             draw(axes[1], steps, values, color)
-    plots.title(axes[0], "with learned models")
+    plots.title(axes[0], "with learned models, 5 % real data")
     plots.title(axes[1], "MBPO, with parts of its model replaced")
     axes[0].set_ylabel("return")
-    figure.suptitle("finger-spin, 5 % real data: with a learned model only FTFL with beta 0.5 learns to spin")
+    figure.suptitle(
+        "finger-spin: FTFL with beta 0.5 learns to spin, and MBPO with the simulator in the model's place"
+    )
     finish(figure, axes, "finger")
 
 
