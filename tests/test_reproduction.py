@@ -180,22 +180,17 @@ def test_what_is_imagined_is_beside_the_real_mean(tmp_path, monkeypatch):
 def test_critics_are_those_of_the_last_hundred_steps_after_the_random_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "RESULTS", tmp_path)
     (tmp_path / "critics").mkdir()
-    with open(tmp_path / "critics/sac-paper.csv", "w") as file:
-        print("seed,step,q,qf_loss,q_start,discounted_return", file=file)
-        for seed in (2, 1):
-            for k in range(6):
-                print(
-                    seed,
-                    experiments.START + 25 * k,
-                    seed * k,
-                    7,
-                    40 + seed,
-                    3 if k == 5 else "",
-                    sep=",",
-                    file=file,
-                )
-    (line,) = figures.critics_table().splitlines()[2:]
-    assert line == "| quadruped-walk | SAC | - | - | 3.50 to 7 | 7 | 41 to 42 | 3 |"
+    for name, heads, outside in (("sac", "", []), ("mbpo", ",out_of_range", [0.25])):
+        with open(tmp_path / f"critics/{name}-paper.csv", "w") as file:
+            print(f"seed,step,q,qf_loss,q_start,discounted_return{heads}", file=file)
+            for seed in (2, 1):
+                for k in range(6):
+                    cells = [seed, experiments.START + 25 * k, seed * k, 7, 40 + seed, 3 if k == 5 else ""]
+                    print(*cells, *(k * seed * share for share in outside), sep=",", file=file)
+    sac, mbpo = figures.critics_table().splitlines()[2:]
+    end = "| 3.50 to 7 | 7 | 41 to 42 | 3 |"
+    assert sac == f"| quadruped-walk | SAC | - | - | - {end}"
+    assert mbpo == f"| quadruped-walk | MBPO | - | - | 62.5 to 125 {end}", "out of range over the whole run"
     steps, q = figures.read_critics("sac-paper")["q"]
     assert steps.tolist() == [0, 25, 50, 75, 100, 125] and q[1].tolist() == [0, 2, 4, 6, 8, 10]
 
