@@ -119,7 +119,7 @@ def test_what_the_names_of_rows_say():
         if row.script == "model_study":
             steps = 5_000 if "rewarded2" in row.name else 20_000 if "-beta" in row.name else 50_000
             assert (flags["steps"], flags["collect"]) == (steps, 10_000)
-            assert flags["nll_beta"] == float((row.name.split("-beta") + [0])[1])
+            assert flags["nll_beta"] == (0.5 if row.name.endswith("-beta0.5") else 0)
             assert bool(run.needs) == row.name.startswith("rewarded")
 
 
