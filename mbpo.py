@@ -2,7 +2,7 @@
 
 MBPO (Janner et al. 2019) is sac.py plus an ensemble of networks that predicts (state change, reward). The
 policy is run inside this model, starting at real states, and 95 % of each SAC batch is such synthetic data.
-In OpenAI Gym it learns faster than SAC. In the DeepMind Control Suite it fails: ftfl.py says why.
+It is reported to beat SAC in OpenAI Gym and to fail in the DeepMind Control Suite: ftfl.py says why.
 
 The algorithm, and the function that does each step (`main` puts them together):
 
@@ -153,7 +153,7 @@ class Actor(nn.Module):
         """obs (seeds, batch, obs) -> mean and log std before the tanh, (seeds, batch, act) each."""
         mean, log_std = self.net(obs).chunk(2, dim=-1)
         # The log std lies in [-10, 2]. A new network's output is near 0, so the log std starts near -4: the
-        # policy starts almost deterministic, as in the earlier code of FTFL's authors.
+        # policy starts almost deterministic, as in Barkley & Fridovich-Keil's code of arXiv 2412.14312.
         log_std = -4 + 6 * torch.tanh(log_std)
         return mean, log_std
 
@@ -168,7 +168,7 @@ class Actor(nn.Module):
         u = mean + log_std.exp() * noise
         actions = torch.tanh(u)
         log_normal = -0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi)
-        # da / du is 1 - tanh(u)^2, which rounds to 0 from |u| = 9 on. This form of its logarithm is exact.
+        # da / du is 1 - tanh(u)^2, which rounds to 0 from |u| = 9 on. This form of its logarithm stays exact.
         log_derivative = 2 * (np.log(2) - u - nn.functional.softplus(-2 * u))
         log_probs = (log_normal - log_derivative).sum(-1)
         return actions, log_probs
@@ -251,12 +251,11 @@ class Ensemble(nn.Module):
             nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
             nn.init.zeros_(layer.bias)
 
-        # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The likelihood
-        # divides each squared error by its own variance, and so scale should not matter. But the variance is
-        # at most 1.65. Without TUN, humanoid-stand's velocities would need at least 6 times that (as measured
-        # with TUN, whose predictions may exceed it in raw units), so in the loss their errors count that much
-        # too much. This explains a part of what TUN does. With learned bounds, as in the original MBPO, the
-        # reward is learned without TUN; with a higher fixed cap it is not, and why is open (REPRODUCTION.md).
+        # A log-variance in [-10, 0.5] is a std in [0.007, 1.3], in the units of the targets. The bounds are
+        # fixed, as in Barkley & Fridovich-Keil's earlier code. They matter: in raw units humanoid-stand's
+        # velocities need a variance of 10 and more, so their errors count too much where it can't be above
+        # 1.65. But that is not all. With a higher fixed cap the reward is learned even worse in raw units,
+        # and with learned bounds, as in the original MBPO, it is learned well (REPRODUCTION.md).
         per_target = (args.num_seeds, 1, 1, out_dim)
         learned = args.learned_logvar_bounds
         self.max_logvar = nn.Parameter(torch.full(per_target, 0.5), requires_grad=learned)
@@ -293,10 +292,8 @@ class Ensemble(nn.Module):
         squared_error = (self.targets(batch) - mean).square()
         weighted_error = squared_error * (-logvar).exp()
         nll = weighted_error + logvar  # (seeds, networks, batch, obs + 1)
-        loss = nll.mean((2, 3)).sum()
-        if self.nll_beta > 0:
-            weight = (self.nll_beta * logvar.detach()).exp()
-            loss = (weight * nll).mean((2, 3)).sum()
+        weight = (self.nll_beta * logvar.detach()).exp()  # 1 by default, where beta is 0
+        loss = (weight * nll).mean((2, 3)).sum()
         # PETS's loss on the bounds, if they are learned, pulls them together. Otherwise it is a constant.
         bounds_loss = 0.01 * (self.max_logvar - self.min_logvar).sum()
         self.optimizer.minimize(loss + bounds_loss)
@@ -421,7 +418,6 @@ def termination_rule(env_id):
     task = env_id.replace("-v4", "-v5")  # which ends by the same rules
     # In dm_control, tasks of the suite (with a hyphen: humanoid-stand) and of manipulation (in lower case:
     # reach_site_features) end by time limits alone. The others, like CmuHumanoidGoToTarget, may end before.
-    # So may lqr of the suite, but make_env refuses it.
     if task.startswith("dm_control/") and task.endswith("-v0"):
         is_of_suite = "-" in task.removesuffix("-v0")
         is_manipulation = task.islower()
@@ -443,7 +439,7 @@ def imagine(agent, model, buffer, synthetic_buffer, is_terminal, step, args):
     """Run the policy inside the model, starting at real states, and store the imagined transitions.
 
     After a terminal state a rollout starts again at a real one (in Janner et al. it ends there). Returns the
-    last step of all rollouts, a Batch (seeds, rollouts, ...).
+    last step of all rollouts, a Batch (seeds, rollouts, ...), to be logged.
     """
     start, end, first_step, last_step = map(int, args.rollout_schedule.split(":"))
     length = int(np.interp(step, [first_step, last_step], [start, end]))
@@ -847,7 +843,7 @@ def make_envs(args, per_seed=1, autoreset_mode="Disabled"):
     makers = [lambda: make_env(args.env_id, args.full_observation)] * (args.num_seeds * per_seed)
     vector = gym.vector.AsyncVectorEnv if args.env_workers else gym.vector.SyncVectorEnv
     envs = vector(makers, autoreset_mode=autoreset_mode)
-    # Without this Python would end workers with SIGTERM, which they ignore, as this process does.
+    # Workers ignore SIGTERM, as this process does, so Python could not end them at exit. This can.
     atexit.register(envs.close)
     return envs
 
@@ -865,7 +861,8 @@ def fast_forward(envs, args, buffer, episode_starts, step):
     """Bring new environments to where those of a run were at `step`. Returns the observations.
 
     An episode is determined by its seed and its actions, so each environment is reset to its seed and plays
-    its actions again. Before its episode begins, it plays actions of earlier ones, which may end an episode.
+    its actions again. The seeds' episodes began at different steps, and environments step together. So one
+    whose episode begins later first plays actions of its earlier ones, only to keep pace, and is then reset.
     """
     due = np.ones(args.num_seeds, dtype=bool)  # to be reset
     for t in range(min(episode_starts), step + 1):
@@ -941,7 +938,7 @@ def evaluate_model(model, holdout):
         "model/reward_r2": r_squared(reward_mse, holdout.rewards.var((1, 2))),
         "model/next_state_r2": state_r2.nanmedian(1).values,  # one bad dimension could ruin a mean
         "rewards/real": holdout.rewards,
-        "rewards/synthetic": rewards,
+        "rewards/synthetic": rewards,  # what the elites predict on the same rows
         "rewards/synthetic_std": rewards_std,
     }
 
@@ -1072,7 +1069,7 @@ def save_checkpoint(args, parts, run_dirs, writers, step, episode_starts):
 
 
 def read_checkpoint(run_dir):
-    """What `save_checkpoint` wrote. Stops if it can't be used. No code in a stranger's file can run."""
+    """What `save_checkpoint` wrote. Stops if it can't be used."""
     path = Path(run_dir) / "checkpoint.pt"
     about = Path(run_dir) / "args.json"
     if about.is_file() and not path.is_file():
@@ -1082,7 +1079,7 @@ def read_checkpoint(run_dir):
     try:
         with zipfile.ZipFile(path) as file:  # torch writes checksums, but does not look at them
             damaged = file.testzip()
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)  # so no code in it can run
         script = state["script"]
     except Exception as error:
         fail(f"--resume {run_dir}: no checkpoint.pt to go on from ({type(error).__name__}: {error})")
@@ -1108,7 +1105,7 @@ def load_checkpoint(args, parts):
     torch.cuda.set_rng_state_all(gpu_rngs[: torch.cuda.device_count()])
     first = Path(args.resume).resolve()
     run_dirs = [first] + [first.parent / name for name in state["run_dirs"][1:]]
-    write_flags(args, run_dirs)  # of seeds whose folders were left behind when the run was moved
+    write_flags(args, run_dirs)  # makes the other seeds' folders anew where only the first was copied
     versions = package_versions()
     if (before := state.get("versions", versions)) != versions:
         tqdm.write(
@@ -1155,7 +1152,8 @@ def explain(error):
     text = f"{type(error).__name__}: {str(error)[:200]}"
     if any(words in text for words in ("MemoryError", "allocate memory", "out of memory", "overflow")):
         fail(f"{text}; smaller sizes?")
-    if any(words in text for words in ("Errno", "PytorchStream", "iostream", "PhysicsError")):
+    of_machine = any(words in text for words in ("Errno", "PytorchStream", "iostream", "PhysicsError"))
+    if of_machine and not isinstance(error, FileNotFoundError):
         fail(f"{text}; --resume goes on", 1)
     raise error  # a bug keeps its traceback
 
@@ -1163,7 +1161,7 @@ def explain(error):
 if __name__ == "__main__":
     if hasattr(sys.stdout, "reconfigure"):  # a terminal may not know the letters of a folder's name
         sys.stdout.reconfigure(errors="replace")
-    # An error in TensorBoard's thread is raised again in this one, by the next number that is logged.
+    # TensorBoard's thread prints no error of its own: the next number that is logged raises it in this one.
     threading.excepthook = lambda _: None
     try:
         main(parse_args())

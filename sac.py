@@ -123,7 +123,7 @@ class Actor(nn.Module):
         """obs (seeds, batch, obs) -> mean and log std before the tanh, (seeds, batch, act) each."""
         mean, log_std = self.net(obs).chunk(2, dim=-1)
         # The log std lies in [-10, 2]. A new network's output is near 0, so the log std starts near -4: the
-        # policy starts almost deterministic, as in the earlier code of FTFL's authors.
+        # policy starts almost deterministic, as in Barkley & Fridovich-Keil's code of arXiv 2412.14312.
         log_std = -4 + 6 * torch.tanh(log_std)
         return mean, log_std
 
@@ -138,7 +138,7 @@ class Actor(nn.Module):
         u = mean + log_std.exp() * noise
         actions = torch.tanh(u)
         log_normal = -0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi)
-        # da / du is 1 - tanh(u)^2, which rounds to 0 from |u| = 9 on. This form of its logarithm is exact.
+        # da / du is 1 - tanh(u)^2, which rounds to 0 from |u| = 9 on. This form of its logarithm stays exact.
         log_derivative = 2 * (np.log(2) - u - nn.functional.softplus(-2 * u))
         log_probs = (log_normal - log_derivative).sum(-1)
         return actions, log_probs
@@ -531,7 +531,7 @@ def make_envs(args, per_seed=1, autoreset_mode="Disabled"):
     makers = [lambda: make_env(args.env_id, args.full_observation)] * (args.num_seeds * per_seed)
     vector = gym.vector.AsyncVectorEnv if args.env_workers else gym.vector.SyncVectorEnv
     envs = vector(makers, autoreset_mode=autoreset_mode)
-    # Without this Python would end workers with SIGTERM, which they ignore, as this process does.
+    # Workers ignore SIGTERM, as this process does, so Python could not end them at exit. This can.
     atexit.register(envs.close)
     return envs
 
@@ -549,7 +549,8 @@ def fast_forward(envs, args, buffer, episode_starts, step):
     """Bring new environments to where those of a run were at `step`. Returns the observations.
 
     An episode is determined by its seed and its actions, so each environment is reset to its seed and plays
-    its actions again. Before its episode begins, it plays actions of earlier ones, which may end an episode.
+    its actions again. The seeds' episodes began at different steps, and environments step together. So one
+    whose episode begins later first plays actions of its earlier ones, only to keep pace, and is then reset.
     """
     due = np.ones(args.num_seeds, dtype=bool)  # to be reset
     for t in range(min(episode_starts), step + 1):
@@ -704,7 +705,7 @@ def save_checkpoint(args, parts, run_dirs, writers, step, episode_starts):
 
 
 def read_checkpoint(run_dir):
-    """What `save_checkpoint` wrote. Stops if it can't be used. No code in a stranger's file can run."""
+    """What `save_checkpoint` wrote. Stops if it can't be used."""
     path = Path(run_dir) / "checkpoint.pt"
     about = Path(run_dir) / "args.json"
     if about.is_file() and not path.is_file():
@@ -714,7 +715,7 @@ def read_checkpoint(run_dir):
     try:
         with zipfile.ZipFile(path) as file:  # torch writes checksums, but does not look at them
             damaged = file.testzip()
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)  # so no code in it can run
         script = state["script"]
     except Exception as error:
         fail(f"--resume {run_dir}: no checkpoint.pt to go on from ({type(error).__name__}: {error})")
@@ -740,7 +741,7 @@ def load_checkpoint(args, parts):
     torch.cuda.set_rng_state_all(gpu_rngs[: torch.cuda.device_count()])
     first = Path(args.resume).resolve()
     run_dirs = [first] + [first.parent / name for name in state["run_dirs"][1:]]
-    write_flags(args, run_dirs)  # of seeds whose folders were left behind when the run was moved
+    write_flags(args, run_dirs)  # makes the other seeds' folders anew where only the first was copied
     versions = package_versions()
     if (before := state.get("versions", versions)) != versions:
         tqdm.write(
@@ -787,7 +788,8 @@ def explain(error):
     text = f"{type(error).__name__}: {str(error)[:200]}"
     if any(words in text for words in ("MemoryError", "allocate memory", "out of memory", "overflow")):
         fail(f"{text}; smaller sizes?")
-    if any(words in text for words in ("Errno", "PytorchStream", "iostream", "PhysicsError")):
+    of_machine = any(words in text for words in ("Errno", "PytorchStream", "iostream", "PhysicsError"))
+    if of_machine and not isinstance(error, FileNotFoundError):
         fail(f"{text}; --resume goes on", 1)
     raise error  # a bug keeps its traceback
 
@@ -795,7 +797,7 @@ def explain(error):
 if __name__ == "__main__":
     if hasattr(sys.stdout, "reconfigure"):  # a terminal may not know the letters of a folder's name
         sys.stdout.reconfigure(errors="replace")
-    # An error in TensorBoard's thread is raised again in this one, by the next number that is logged.
+    # TensorBoard's thread prints no error of its own: the next number that is logged raises it in this one.
     threading.excepthook = lambda _: None
     try:
         main(parse_args())
