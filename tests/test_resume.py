@@ -414,8 +414,10 @@ def test_a_full_disk_leaves_the_checkpoint_before_intact(what, tmp_path):
     resume(sac, run_dir, "--total-timesteps", step + 20)
 
 
-def test_what_stops_a_run_that_is_no_mistake_keeps_its_traceback(tmp_path):
-    patch = "import gymnasium\ndef step(*_):\n    raise RuntimeError('a bug')\n"
+@pytest.mark.parametrize("bug", ["raise RuntimeError('a bug')", "open('a bug')"])
+def test_what_stops_a_run_that_is_no_mistake_keeps_its_traceback(bug, tmp_path):
+    """A file that an edited script looks for in vain is a bug, too, and not of the machine."""
+    patch = f"import gymnasium\ndef step(*_):\n    {bug}\n"
     patch += "gymnasium.vector.SyncVectorEnv.step = step"
     done = by_subprocess(sac, ["--env-id", "Hopper-v5", "--run-dir", tmp_path], patch)
     assert done.returncode == 1 and "Traceback" in done.stderr and "a bug" in done.stderr
