@@ -395,9 +395,10 @@ def split_rows(args, size):
     # The seed is the same each time, and blocks are the first dimension. randint fills row by row, so later
     # calls, with more blocks, draw the same numbers for the earlier ones.
     generator = torch.Generator().manual_seed(args.seed)
-    held_out = torch.randint(HOLDOUT_BLOCK, (num_blocks, args.num_seeds), generator=generator)
-    is_held_out = held_out.T.unsqueeze(-1) == torch.arange(HOLDOUT_BLOCK)  # (seeds, blocks, 5)
-    rows = torch.arange(num_blocks * HOLDOUT_BLOCK).view(num_blocks, HOLDOUT_BLOCK).expand_as(is_held_out)
+    places = torch.randint(HOLDOUT_BLOCK, (num_blocks, args.num_seeds), generator=generator)
+    places_by_row = places.T.repeat_interleave(HOLDOUT_BLOCK, dim=1)  # (seeds, rows)
+    rows = torch.arange(num_blocks * HOLDOUT_BLOCK).expand(args.num_seeds, -1)
+    is_held_out = rows % HOLDOUT_BLOCK == places_by_row
     train_rows = rows[~is_held_out].view(args.num_seeds, -1)
     holdout_rows = rows[is_held_out].view(args.num_seeds, -1)
     return train_rows, holdout_rows
