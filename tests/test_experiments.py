@@ -78,7 +78,7 @@ def test_the_flags_of_a_row_are_those_that_its_csv_says():
         assert there.get("changed", "") == run.intervention, path
         for name in run.flags.keys() & there.keys() - sweep.MAY_CHANGE:
             assert there[name] == run.flags[name], f"{path}: {name}"
-    assert compared == 90 + 33 + 12 + 6 + 9 + 3 + 30 + 12
+    assert compared == 90 + 33 + 12 + 6 + 9 + 3 + 30 + 12 + 6
 
 
 YOUNGER = {"losses/qf_loss", "losses/entropy", "model/mse_loss"}
