@@ -11,13 +11,13 @@ in the DeepMind Control Suite (DMC). They name two causes, both in the targets t
    predicted variance, which should balance this out. Why it does not: see `Ensemble.__init__`.)
    Repair: Target Unit Normalization (TUN). Every target, the reward too, gets mean 0 and variance 1.
 2. Residual targets. MBPO's model predicts the change s' - s. The paper finds that this target inflates the
-   predicted variance, and so spoils the imagined states. (In our runs they are worse only together with
-   TUN, on some tasks, and after about four trainings of the model. We do not know why.)
+   predicted variance, and so spoils the imagined states. (In our fits they are worse on some tasks only,
+   and late: after as many gradient steps as four trainings have, or more. We do not know why.)
    Repair: Direct Next-state Prediction (DNP). The target is s' itself.
 
-A third cause is our finding, not the paper's: the likelihood also divides the gradient of each prediction by
-the predicted variance. So what the model is unsure of, like a rare reward, is learned slowly or never.
-Repair: --nll-beta 0.5 (Seitzer et al. 2022), see `Ensemble.update`. It is off by default.
+A third cause is not in what we have of the paper: the likelihood also divides the gradient of each prediction
+by the predicted variance. So what the model is unsure of, like a rare reward, is learned slowly or never
+(Seitzer et al. 2022). Repair: their --nll-beta 0.5, see `Ensemble.update`. It is off by default.
 
 DNP is in `Ensemble.raw_targets`, TUN in `Ensemble.targets`, and `Ensemble.to_transition` inverts both. With
 --next-state-prediction residual and --no-target-normalization this file is mbpo.py, bit for bit.

@@ -98,7 +98,7 @@ def facts():
         row = critics[name]
         for key, data in (("ratio", RANDOM), ("rare", SEEN)):
             fit = read_fit(f"{data}-{name}")
-            found[f"{key} {name}"] = span(fit["ratio"][:, fit["step"][0] > 40_000].mean(1))
+            found[f"{key} {name}"] = span(fit["ratio"][:, fit["step"][0] > 25_000].mean(1))
         found[f"q start {name}"] = span(row["q_start"][1][:, -1])
         found[f"obtained {name}"] = span(row["discounted_return"][1][:, -1])
         for task in ("humanoid-stand", "Walker2d", "HalfCheetah"):
