@@ -222,6 +222,7 @@ returns("beta", ["ftfl", "ftfl-beta"], [CHEETAH], LAPTOP, shown="third cause")
 returns("beta", ["ftfl", "ftfl-beta"], [FINGER], LONGER, shown="third cause")
 returns("beta_longer", ["ftfl", "ftfl-beta"], [CHEETAH], LONGER, shown="third cause")
 returns("bounds", ["mbpo", "dnp"], [HOPPER], f"{LAPTOP} {BOUNDS}")
+returns("bounds", ["mbpo"], [FINGER], f"{LONGER} {BOUNDS}", shown="third cause")
 returns("hopper", PRESETS["hopper"]["algos"], [HOPPER], HOPPER_FLAGS, shown="returns")
 returns("hopper_utd1", ["sac"], [HOPPER], f"{HOPPER_FLAGS} --utd-ratio 1")
 
@@ -276,6 +277,7 @@ for short, task in TASKS.items():
 BETA = "--nll-beta 0.5 --steps 20000 --log-interval 100"
 study("humanoid-stand-ftfl-beta0.5", HUMANOID, BETA, shown="third cause")
 study("quadruped-walk-ftfl-beta0.5", QUADRUPED, BETA, shown="third cause")
+study("humanoid-stand-mbpo-beta0.5", HUMANOID, f"{SETTINGS['mbpo']} {BETA}", shown="third cause")
 study("humanoid-stand-ftfl-width400", HUMANOID, "--model-hidden-dim 400", shown="claims")
 study("humanoid-stand-mbpo-cap", HUMANOID, SETTINGS["mbpo"], intervention="cap", shown="reward")
 for setting in ("ftfl", "tun", "mbpo"):

@@ -307,8 +307,9 @@ def beta_agents_table():
     for task, (grid, beta) in BETA_AGENTS.items():
         found = read_grid((grid,)).get(task, {})
         agents = {f"{name} (the grid's)": found.get(name, []) for name in ("SAC", "MBPO")}
-        for name, label in (("ftfl", "FTFL, run again"), ("ftfl-beta", "FTFL, beta 0.5")):
-            paths = sorted((RESULTS / beta).glob(f"{name}__*{task.split(',')[0]}*.csv"))
+        starts = {"MBPO, learned bounds": "bounds/mbpo", "FTFL, run again": f"{beta}/ftfl"}
+        for label, start in (starts | {"FTFL, beta 0.5": f"{beta}/ftfl-beta"}).items():
+            paths = sorted(RESULTS.glob(f"{start}__*{task.split(',')[0]}*.csv"))
             agents[label] = [plots.read_csv(path)[0] for path in paths]
         for label, runs in agents.items():
             rows += [[task, label, row_of(scores(runs)), *known(runs)]] if runs else []
@@ -613,21 +614,22 @@ def draw_returns():
 
 # ---------------------------------------- The simulator in the model's place
 FINGER = {  # {row: (what its lines say, colour)}
+    "bounds/mbpo__dm_control-finger-spin-v0": ("MBPO, learned bounds", BOUNDS_COLOR),
     "beta/ftfl-beta__dm_control-finger-spin-v0": ("FTFL, beta 0.5", BETA_COLOR),
     "oracle/finger-spin/oracle": ("MBPO, simulator instead of the model", "tab:purple"),
     "oracle/finger-spin/true-rewards": ("MBPO, simulator's rewards", OTHER_COLOR),
     "oracle/finger-spin/true-states": ("MBPO, simulator's next states", COLORS["dnp"]),
-    "oracle/finger-spin/real50": ("MBPO, half of each batch real", BOUNDS_COLOR),
+    "oracle/finger-spin/real50": ("MBPO, half of each batch real", "tab:brown"),
 }
 
 
 def finger_runs():
-    """{what a row is: (runs by seed, colour)} of finger-spin, each of 25,000 steps."""
+    """{what a row is: (runs by seed, colour, panel)} of finger-spin, each of 25,000 steps."""
     agents = read_grid(("grid_longer",)).get("finger-spin, 25,000 steps", {})
-    found = {name: (agents[name], plots.COLORS[name]) for name in ALGORITHMS.values() if name in agents}
+    found = {name: (agents[name], plots.COLORS[name], 0) for name in ALGORITHMS.values() if name in agents}
     for name, (label, color) in FINGER.items():
         if paths := sorted(RESULTS.glob(f"{name}__seed*.csv")):
-            found[label] = [plots.read_csv(path)[0] for path in paths], color
+            found[label] = [plots.read_csv(path)[0] for path in paths], color, int(name.startswith("oracle"))
     return found
 
 
@@ -635,7 +637,7 @@ def finger_table():
     """A line per row: each seed's score, after how many steps an evaluation first earned more than 100, and
     what its model knows, if there is one, of its holdout in the last 2,500 steps."""
     rows = []
-    for name, (runs, _) in finger_runs().items():
+    for name, (runs, *_) in finger_runs().items():
         returns = [run.scalars[plots.RETURN] for run in runs]
         first = [np.append(steps[values > 100], np.inf)[0] for steps, values in returns]
         rows.append([name, row_of(scores(runs)), steps_text(first), *known(runs)])
@@ -645,10 +647,10 @@ def finger_table():
 def draw_finger():
     """Returns over steps: the algorithms, and MBPO with the simulator in a part of the model's place."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True)
-    for name, (runs, color) in finger_runs().items():
+    for name, (runs, color, panel) in finger_runs().items():
         steps = runs[0].scalars[plots.RETURN][0]
         values = np.array([run.scalars[plots.RETURN][1] for run in runs])
-        draw(axes[int(name.startswith("MBPO, "))], steps, values, color, name)
+        draw(axes[panel], steps, values, color, name)
         if name == "MBPO":
             draw(axes[1], steps, values, color)
     plots.title(axes[0], "with learned models, 5 % real data")

@@ -78,7 +78,7 @@ def test_the_flags_of_a_row_are_those_that_its_csv_says():
         assert there.get("changed", "") == run.intervention, path
         for name in run.flags.keys() & there.keys() - sweep.MAY_CHANGE:
             assert there[name] == run.flags[name], f"{path}: {name}"
-    assert compared == 90 + 33 + 12 + 6 + 9 + 3 + 30 + 12 + 6
+    assert compared == 90 + 33 + 12 + 6 + 9 + 3 + 30 + 12 + 6 + 3
 
 
 YOUNGER = {"losses/qf_loss", "losses/entropy", "model/mse_loss"}
@@ -86,7 +86,7 @@ LACKING = {  # what benchmark/results/README.md says that files lack: most of it
     "grid/*__InvertedPendulum-v5__*": YOUNGER,
     "grid*/*__dm_control-quadruped-walk-v0__*": YOUNGER,
     "grid/[!d]*__dm_control-finger-spin-v0__*": YOUNGER,
-    "bounds/*": {"losses/entropy"},
+    "bounds/*__Hopper-v5__*": {"losses/entropy"},
     "grid/[sm]*__InvertedPendulum-v5__seed1.csv": {"losses/qf1_values"},
     "grid/ftfl__dm_control-finger-spin-v0__seed3.csv": {"model/reward_r2"},  # it has seen no reward
 }
