@@ -8,11 +8,11 @@ in the DeepMind Control Suite (DMC). They name two causes, both in the targets t
 1. Scale mismatch. One loss covers the change of the state and the reward. In Gym both are of similar size. In
    DMC a reward is about 0.01 at first, while velocities change by several units in a step: the loss is spent
    on the states, and the imagined rewards are wrong. (The likelihood divides each squared error by the
-   predicted variance, which should balance this out. Why it does not: see `Ensemble.__init__`.)
+   predicted variance, which should balance this out. Why not, is known in part: see `Ensemble.__init__`.)
    Repair: Target Unit Normalization (TUN). Every target, the reward too, gets mean 0 and variance 1.
 2. Residual targets. MBPO's model predicts the change s' - s. The paper finds that this target inflates the
    predicted variance, and so spoils the imagined states. (In our fits they are worse on some tasks only,
-   and late: after as many gradient steps as four trainings have, or more. We do not know why.)
+   and mostly late: after the gradient steps of four trainings, or more. We do not know why.)
    Repair: Direct Next-state Prediction (DNP). The target is s' itself.
 
 A third cause is not in what we have of the paper: the likelihood also divides the gradient of each prediction
