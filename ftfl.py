@@ -8,7 +8,7 @@ in the DeepMind Control Suite (DMC). They name two causes, both in the targets t
 1. Scale mismatch. One loss covers the change of the state and the reward. In Gym both are of similar size. In
    DMC a reward is about 0.01 at first, while velocities change by several units in a step: the loss is spent
    on the states, and the imagined rewards are wrong. (The likelihood divides each squared error by the
-   predicted variance, which should balance this out. Why not, is known in part: see `Ensemble.__init__`.)
+   predicted variance, which should balance this out. Why it does not is partly open: `Ensemble.__init__`.)
    Repair: Target Unit Normalization (TUN). Every target, the reward too, gets mean 0 and variance 1.
 2. Residual targets. MBPO's model predicts the change s' - s. The paper finds that this target inflates the
    predicted variance, and so spoils the imagined states. (In our fits they are worse on some tasks only,
@@ -17,7 +17,7 @@ in the DeepMind Control Suite (DMC). They name two causes, both in the targets t
 
 A third cause is not in what we have of the paper: the likelihood also divides the gradient of each prediction
 by the predicted variance. So what the model is unsure of, like a rare reward, is learned slowly or never
-(Seitzer et al. 2022). Repair: their --nll-beta 0.5, see `Ensemble.update`. It is off by default.
+(Seitzer et al. 2022). Repair: with TUN, their --nll-beta 0.5, see `Ensemble.update`. It is off by default.
 
 DNP is in `Ensemble.raw_targets`, TUN in `Ensemble.targets`, and `Ensemble.to_transition` inverts both. With
 --next-state-prediction residual and --no-target-normalization this file is mbpo.py, bit for bit.
